@@ -1,0 +1,110 @@
+// Package config reads the configuration file into a validated Config, with the
+// place (file:line:col) of every mistake, and tells two configurations apart. It
+// opens no socket and changes nothing.
+package config
+
+import (
+	"log/slog"
+	"net/netip"
+	"time"
+)
+
+// Config is a complete, valid configuration: every default is filled in.
+type Config struct {
+	ASN            uint32
+	RouterID       netip.Addr       // invalid: the lowest global IPv4 address of the host
+	Listen         []netip.AddrPort // empty never: the default is 0.0.0.0:179 and [::]:179
+	VNet           VNet
+	Peers          []Peer // in the order of the file
+	BranchToBranch bool
+	FIB            FIB
+	Metrics        Metrics
+	API            API
+	Log            Log
+}
+
+// VNet describes the local network.
+type VNet struct {
+	Prefixes    []netip.Prefix // announced to every peer; masked
+	AllowInside []netip.Prefix // learned prefixes inside Prefixes that may be installed all the same
+	NextHop4    netip.Addr     // invalid: the session's local address
+	NextHop6    netip.Addr
+}
+
+// NextHop says which next hop a peer sees on what other peers announced.
+type NextHop string
+
+// The values of a peer's next-hop.
+const (
+	NextHopUnchanged NextHop = "unchanged"
+	NextHopSelf      NextHop = "self"
+)
+
+// Peer is a configured BGP neighbour.
+type Peer struct {
+	Name         string
+	Description  string
+	Address      netip.Addr
+	ASN          uint32
+	Port         uint16 // default 179
+	Passive      bool   // wait for the peer to connect
+	LocalAddress netip.Addr
+	MultihopTTL  uint8 // default 64; ignored where GTSM is set
+	HoldTime     time.Duration
+	Keepalive    time.Duration
+	NextHop      NextHop
+	Shutdown     bool
+	// PasswordFile holds the TCP MD5 secret (RFC 2385), one line. Empty: no authentication.
+	// A systemd credential is named as password-credential and resolved to its file here.
+	PasswordFile string
+	// GTSM is the largest number of hops to the peer (RFC 5082); 0: off.
+	GTSM uint8
+}
+
+// Mode says whether the FIB is written.
+type Mode string
+
+// The values of fib.mode.
+const (
+	ModeInstall Mode = "install"
+	ModeObserve Mode = "observe" // compute and show everything, write nothing (S27)
+)
+
+// FIB says where routes go.
+type FIB struct {
+	Table    uint32 // main is 254
+	Metric   uint32 // never 0
+	Protocol uint8
+	MaxPaths int
+	Mode     Mode
+	// NextHopObjects off forces classic multipath routes, as on a kernel before 5.3.
+	NextHopObjects bool
+	// SweepAfter is how long routes of an earlier run wait for End-of-RIB from all peers.
+	SweepAfter time.Duration
+	OnStop     OnStop
+}
+
+// OnStop says what happens to our routes when the daemon stops.
+type OnStop string
+
+// The values of fib.on-stop.
+const (
+	OnStopKeep  OnStop = "keep"
+	OnStopFlush OnStop = "flush"
+)
+
+// Metrics is the HTTP listener for Prometheus and health checks; empty Listen: none.
+type Metrics struct {
+	Listen string
+}
+
+// API is the control socket.
+type API struct {
+	Socket string
+}
+
+// Log says how much is logged, and how.
+type Log struct {
+	Level  slog.Level
+	Format string // auto, journal, text, json
+}

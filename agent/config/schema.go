@@ -1,0 +1,296 @@
+package config
+
+import (
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"time"
+)
+
+// The tables of keys. A new key is a field of the struct, one line here, its default
+// in defaults or defaultPeer, and its paragraph in docs/nexthopd.yaml (a test finds
+// what is missing there). Checks between values are in check.go.
+
+var configKeys = []key[Config]{
+	value("asn", restart, func(c *Config) *uint32 { return &c.ASN }, asNumber),
+	value("router-id", restart, func(c *Config) *netip.Addr { return &c.RouterID }, routerID),
+	list("listen", restart, func(c *Config) *[]netip.AddrPort { return &c.Listen }, listenAddress),
+	group("vnet", func(c *Config) *VNet { return &c.VNet }, vnetKeys),
+	{name: "peers", read: readPeers, allowed: "list of mappings with name, address and asn", shape: peersShape},
+	value("branch-to-branch", live, func(c *Config) *bool { return &c.BranchToBranch }, boolean),
+	group("fib", func(c *Config) *FIB { return &c.FIB }, fibKeys),
+	group("metrics", func(c *Config) *Metrics { return &c.Metrics }, metricsKeys),
+	group("api", func(c *Config) *API { return &c.API }, apiKeys),
+	group("log", func(c *Config) *Log { return &c.Log }, logKeys),
+}
+
+var vnetKeys = []key[VNet]{
+	list("prefixes", announce, func(v *VNet) *[]netip.Prefix { return &v.Prefixes }, vnetPrefix),
+	list("allow-inside-vnet", live, func(v *VNet) *[]netip.Prefix { return &v.AllowInside }, prefix),
+	nextHops("next-hop", live),
+}
+
+var peerKeys = []key[Peer]{
+	required(value("name", live, func(p *Peer) *string { return &p.Name }, peerName)),
+	required(value("address", reset, func(p *Peer) *netip.Addr { return &p.Address }, unicastAddress)),
+	required(value("asn", reset, func(p *Peer) *uint32 { return &p.ASN }, asNumber)),
+	value("description", live, func(p *Peer) *string { return &p.Description }, description),
+	value("port", reset, func(p *Peer) *uint16 { return &p.Port }, number[uint16](1, 65535)),
+	value("passive", reset, func(p *Peer) *bool { return &p.Passive }, boolean),
+	value("local-address", reset, func(p *Peer) *netip.Addr { return &p.LocalAddress }, unicastAddress),
+	value("multihop-ttl", reset, func(p *Peer) *uint8 { return &p.MultihopTTL }, number[uint8](1, 255)),
+	value("hold-time", reset, func(p *Peer) *time.Duration { return &p.HoldTime }, holdTime),
+	value("keepalive", reset, func(p *Peer) *time.Duration { return &p.Keepalive }, keepalive),
+	value("next-hop", live, func(p *Peer) *NextHop { return &p.NextHop }, oneOf(NextHopUnchanged, NextHopSelf)),
+	value("shutdown", live, func(p *Peer) *bool { return &p.Shutdown }, boolean),
+	value("password-file", reset, func(p *Peer) *string { return &p.PasswordFile }, passwordFile),
+	value("password-credential", alias, func(p *Peer) *string { return &p.PasswordFile }, passwordCredential),
+	value("gtsm", reset, func(p *Peer) *uint8 { return &p.GTSM }, number[uint8](1, 254)),
+}
+
+var fibKeys = []key[FIB]{
+	value("table", restart, func(f *FIB) *uint32 { return &f.Table }, table),
+	value("metric", restart, func(f *FIB) *uint32 { return &f.Metric }, metric),
+	value("protocol", restart, func(f *FIB) *uint8 { return &f.Protocol }, protocol),
+	value("max-paths", live, func(f *FIB) *int { return &f.MaxPaths }, number[int](1, 256)),
+	value("mode", live, func(f *FIB) *Mode { return &f.Mode }, oneOf(ModeInstall, ModeObserve)),
+	value("next-hop-objects", restart, func(f *FIB) *bool { return &f.NextHopObjects }, boolean),
+	value("sweep-after", live, func(f *FIB) *time.Duration { return &f.SweepAfter }, sweepAfter),
+	value("on-stop", live, func(f *FIB) *OnStop { return &f.OnStop }, oneOf(OnStopKeep, OnStopFlush)),
+}
+
+var metricsKeys = []key[Metrics]{
+	value("listen", restart, func(m *Metrics) *string { return &m.Listen }, hostPort),
+}
+
+var apiKeys = []key[API]{
+	value("socket", restart, func(a *API) *string { return &a.Socket }, socketPath),
+}
+
+var logKeys = []key[Log]{
+	value("level", live, func(l *Log) *slog.Level { return &l.Level }, logLevel),
+	value("format", restart, func(l *Log) *string { return &l.Format }, oneOf("auto", "journal", "text", "json")),
+}
+
+// defaults is what an empty file means.
+func defaults() Config {
+	return Config{
+		ASN: 65515, // S1
+		Listen: []netip.AddrPort{
+			netip.AddrPortFrom(netip.IPv4Unspecified(), bgpPort),
+			netip.AddrPortFrom(netip.IPv6Unspecified(), bgpPort),
+		},
+		BranchToBranch: true,
+		FIB: FIB{
+			Table:          tableMain,
+			Metric:         20,
+			Protocol:       165,
+			MaxPaths:       64, // S14
+			Mode:           ModeInstall,
+			NextHopObjects: true,
+			SweepAfter:     120 * time.Second,
+			OnStop:         OnStopKeep,
+		},
+		Metrics: Metrics{Listen: ":9565"},
+		API:     API{Socket: "/run/nexthopd/nexthopd.sock"},
+		Log:     Log{Level: slog.LevelInfo, Format: "auto"},
+	}
+}
+
+// defaultPeer is a peer of which nothing was said (S2, S5).
+func defaultPeer() Peer {
+	return Peer{
+		Port:        bgpPort,
+		MultihopTTL: 64,
+		HoldTime:    180 * time.Second,
+		Keepalive:   60 * time.Second,
+		NextHop:     NextHopUnchanged,
+	}
+}
+
+// effect says what a change of a key at run time means.
+type effect uint8
+
+const (
+	live     effect = iota // takes effect at once, disturbs no session
+	reset                  // ends the peer's session, and starts one anew
+	restart                // has to wait for a restart of the daemon
+	announce               // compared member by member, see Compare
+	alias                  // another way to write a key of the same table; compared there
+)
+
+// key is one key of a mapping that is read into an S.
+type key[S any] struct {
+	name     string
+	allowed  string // what its value may be, as error texts say it
+	required bool
+	effect   effect
+	read     func(d *decoder, n node, s *S)
+	shape    func() Key // see Keys
+	// diff lists what differs; nil for what Compare looks at on its own.
+	diff func(path string, before, after *S) []Change
+}
+
+func required[S any](k key[S]) key[S] {
+	k.required = true
+	return k
+}
+
+// scalar is a kind of value: how its text is read, and what is allowed.
+type scalar[V any] struct {
+	allowed string
+	// parse says only what is wrong; what is allowed is added to it.
+	parse func(text string) (V, error)
+}
+
+// read reads one value. What is wrong is reported, and the zero value returned.
+func (t scalar[V]) read(d *decoder, n node) (V, bool) {
+	var zero V
+	text, ok := n.scalar()
+	if !ok {
+		d.fail(n, "is %s, allowed: %s", n.kind(), t.allowed)
+		return zero, false
+	}
+	v, err := t.parse(text)
+	if err != nil {
+		d.fail(n, "%s, allowed: %s", err, t.allowed)
+		return zero, false
+	}
+	return v, true
+}
+
+// value is a key with a single value.
+func value[S any, V comparable](name string, e effect, field func(*S) *V, t scalar[V]) key[S] {
+	return key[S]{
+		name: name, allowed: t.allowed, effect: e, shape: t.shape,
+		read: func(d *decoder, n node, s *S) {
+			if v, ok := t.read(d, n); ok {
+				*field(s) = v
+			}
+		},
+		diff: func(path string, before, after *S) []Change {
+			if *field(before) == *field(after) {
+				return nil
+			}
+			return []Change{{path, show(*field(before)), show(*field(after)), e}}
+		},
+	}
+}
+
+// list is a key with any number of values, whose order means nothing.
+func list[S any, V comparable](name string, e effect, field func(*S) *[]V, t scalar[V]) key[S] {
+	return key[S]{
+		name: name, allowed: "list of: " + t.allowed, effect: e, shape: listShape(t),
+		read: func(d *decoder, n node, s *S) {
+			var values []V
+			for _, element := range d.elements(n, t.allowed) {
+				// Also one with a mistake takes its seat, so that checks know the
+				// path of those after it.
+				v, _ := t.read(d, element)
+				values = append(values, v)
+			}
+			if len(values) > 0 {
+				*field(s) = values
+			}
+		},
+		diff: func(path string, before, after *S) []Change {
+			from, to := showAll(*field(before)), showAll(*field(after))
+			if from == to {
+				return nil
+			}
+			return []Change{{path, from, to, e}}
+		},
+	}
+}
+
+// group is a key with keys of its own.
+func group[S, T any](name string, field func(*S) *T, keys []key[T]) key[S] {
+	return key[S]{
+		name: name, allowed: "mapping with keys among: " + keyNames(keys),
+		shape: func() Key { return Key{Keys: describe(keys)} },
+		read:  func(d *decoder, n node, s *S) { readMap(d, n, field(s), keys) },
+		diff: func(path string, before, after *S) []Change {
+			return diffKeys(path, field(before), field(after), keys)
+		},
+	}
+}
+
+// nextHops is the key of one address per family.
+func nextHops(name string, e effect) key[VNet] {
+	fields := func(v *VNet) []netip.Addr {
+		return slices.DeleteFunc([]netip.Addr{v.NextHop4, v.NextHop6}, func(a netip.Addr) bool { return !a.IsValid() })
+	}
+	allowed := unicastAddress.allowed + ", at most one per family"
+	return key[VNet]{
+		name: name, allowed: allowed, effect: e, shape: listShape(unicastAddress),
+		read: func(d *decoder, n node, v *VNet) {
+			for _, element := range d.elements(n, allowed) {
+				a, ok := unicastAddress.read(d, element)
+				if !ok {
+					continue
+				}
+				field := &v.NextHop4
+				if a.Is6() {
+					field = &v.NextHop6
+				}
+				if field.IsValid() {
+					d.fail(element, "a second address of its family, after %s, allowed: %s", *field, allowed)
+					continue
+				}
+				*field = a
+			}
+		},
+		diff: func(path string, before, after *VNet) []Change {
+			from, to := showAll(fields(before)), showAll(fields(after))
+			if from == to {
+				return nil
+			}
+			return []Change{{path, from, to, e}}
+		},
+	}
+}
+
+// readPeers reads the list of peers. Each starts as defaultPeer.
+func readPeers(d *decoder, n node, c *Config) {
+	for _, element := range d.elements(n, "mapping with keys among "+keyNames(peerKeys)) {
+		p := defaultPeer()
+		if element.isNull() {
+			// `-` and nothing more: readMap would list each required key.
+			d.fail(element, "is empty, must be a mapping with keys among: %s", keyNames(peerKeys))
+		} else {
+			readMap(d, element, &p, peerKeys)
+		}
+		c.Peers = append(c.Peers, p)
+	}
+}
+
+// show writes a value as a person reads it.
+func show(v any) string {
+	switch v := v.(type) {
+	case netip.Addr:
+		if !v.IsValid() {
+			return "default"
+		}
+	case time.Duration: // all are whole seconds
+		return fmt.Sprintf("%ds", v/time.Second)
+	case string:
+		if v == "" {
+			return "none"
+		}
+	}
+	return fmt.Sprint(v)
+}
+
+func showAll[V any](values []V) string {
+	if len(values) == 0 {
+		return "none"
+	}
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = show(v)
+	}
+	slices.Sort(texts)
+	return strings.Join(texts, " ")
+}

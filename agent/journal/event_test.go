@@ -1,0 +1,48 @@
+package journal
+
+import (
+	"regexp"
+	"testing"
+)
+
+// MESSAGE_IDs are an interface: scripts and catalogues refer to them. This list only
+// ever grows.
+func TestMessageIDsAreStable(t *testing.T) {
+	want := map[string]string{
+		"started":              "d077b2760fe6498da4bdd08d40c59b27",
+		"stopping":             "ec9e85fef49b46b683ff62a5e9bbf28c",
+		"failed":               "14c78407ccef4a7291ff3f1891242b1f",
+		"session-up":           "ae2d35535fff47878bf1ae9e78c949aa",
+		"session-down":         "e5d73807f6ab49619cd835acab55bc49",
+		"prefix-limit-warning": "5be0b94424744736b7e0ba93e1178491",
+		"fib-refused":          "4a0f018e50864f8fba16aa1b57b66613",
+		"foreign-conflict":     "5bffac30eba84e4ea75706ce61b20398",
+		"repair":               "89c1d8f04f5f4967add4851653e4788b",
+		"resync":               "e8f469666d6b4f2faf09c3a39bcda924",
+		"failover":             "464f36bb506b464abc9b29bae070cf0e",
+		"nexthop-lost":         "baf77303213f4ac9b25b66ca7052afbe",
+		"nexthop-found":        "92301c43cb7c44f8a9dc9e9366779cd8",
+		"config-applied":       "5105f087af6148baaaba78df35cb675c",
+		"config-refused":       "e4f63cdcfec64b3eabeeae477b77c927",
+	}
+	valid := regexp.MustCompile(`^[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}$`) // sd_id128: a random UUID
+	seen := make(map[string]string)
+	for _, ev := range Events() {
+		if want[ev.Name] != ev.ID {
+			t.Errorf("event %q has ID %s, want %s", ev.Name, ev.ID, want[ev.Name])
+		}
+		if !valid.MatchString(ev.ID) {
+			t.Errorf("event %q: ID %q is not a random 128-bit id", ev.Name, ev.ID)
+		}
+		if other, ok := seen[ev.ID]; ok {
+			t.Errorf("events %q and %q share an ID", ev.Name, other)
+		}
+		seen[ev.ID] = ev.Name
+		if ev.Message == "" || ev.Cause == "" || ev.Next == "" {
+			t.Errorf("event %q lacks a text: %+v", ev.Name, ev)
+		}
+	}
+	if len(seen) != len(want) {
+		t.Errorf("Events() lists %d events, want %d", len(seen), len(want))
+	}
+}

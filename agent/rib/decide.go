@@ -1,0 +1,231 @@
+package rib
+
+import (
+	"fmt"
+	"math"
+	"net/netip"
+	"slices"
+
+	"github.com/nexthopd/nexthopd/fib"
+)
+
+// Reason says why a path is not used or a prefix not installed. The zero value says
+// that it is.
+type Reason string
+
+// The reasons. Those of a prefix come before those of a path.
+const (
+	InsideVNet    Reason = "inside-vnet"     // S18
+	CoversNextHop Reason = "covers-next-hop" // S21
+	ForeignRoute  Reason = "foreign-route"   // S19
+	Refused       Reason = "kernel-refused"
+	ObserveMode   Reason = "observe-mode" // S27
+	Pending       Reason = "pending"      // about to be written
+
+	OwnASInPath  Reason = "own-as-in-path" // S8
+	ASZeroInPath Reason = "as-zero-in-path"
+	PeerDown     Reason = "peer-down"
+	WrongFamily  Reason = "next-hop-family" // an IPv4 next hop for an IPv6 prefix
+	Unreachable  Reason = fib.Unreachable   // S20
+	IsSelf       Reason = fib.IsSelf        // S21
+	StalePath    Reason = "stale"           // S17
+	ASPathLonger Reason = "as-path-longer"
+	OriginWorse  Reason = "origin-worse"
+	MEDHigher    Reason = "med-higher"
+	MaxPaths     Reason = "max-paths" // S14
+)
+
+// Policy is what the decision needs beside the paths.
+type Policy struct {
+	LocalASN    uint32
+	VNet        []netip.Prefix
+	AllowInside []netip.Prefix
+	// Captures are the prefixes that must not be installed because they would take the
+	// traffic to a peer or to a next hop away from the host's own route (see NewCaptures).
+	Captures Captures
+}
+
+// Path says why a path of a prefix must not be used, whatever the others are.
+func (p *Policy) Path(pfx netip.Prefix, a *Attrs) Reason {
+	switch {
+	case a.ASPath.Contains(p.LocalASN):
+		return OwnASInPath
+	case a.ASPath.Contains(0): // RFC 7607
+		return ASZeroInPath
+	case pfx.Addr().Is6() && a.NextHop.Is4():
+		// The kernel would refuse the whole route, and with it the next hops of the other
+		// peers ("IPv6 routes can not use an IPv4 nexthop"). The reverse works (RFC 8950).
+		return WrongFamily
+	}
+	return ""
+}
+
+// Prefix says why a prefix must not be installed, whatever its paths are.
+func (p *Policy) Prefix(pfx netip.Prefix) Reason {
+	for _, v := range p.VNet {
+		if pfx.Bits() >= v.Bits() && v.Contains(pfx.Addr()) && !slices.Contains(p.AllowInside, pfx) {
+			return InsideVNet
+		}
+	}
+	if _, ok := p.Captures[pfx]; ok {
+		return CoversNextHop
+	}
+	return ""
+}
+
+// compare ranks two paths: below 0 when a is preferred, 0 when they share the traffic.
+// RFC 4271 section 9.1.2.2 a to c, with two decisions of ours: paths come from eBGP
+// peers only, so LOCAL_PREF and the interior cost have no part; and MED is compared
+// whoever the neighbouring AS is, as GoBGP's multipath does, so that the outcome does
+// not depend on the order in which paths arrived. What remains equal is ECMP: the
+// later steps (d to g) would only break the tie.
+func compare(a, b *Attrs) (int, Reason) {
+	if c := a.ASPath.Len() - b.ASPath.Len(); c != 0 {
+		return c, ASPathLonger
+	}
+	if c := int(a.Origin) - int(b.Origin); c != 0 {
+		return c, OriginWorse
+	}
+	switch {
+	case a.MED < b.MED:
+		return -1, MEDHigher
+	case a.MED > b.MED:
+		return 1, MEDHigher
+	}
+	return 0, ""
+}
+
+// Rank appends to buf the ranking of the usable paths of a prefix, in the form that
+// fib.Table.Set takes: the equal-cost tier, the next-best tier, and so on. Reachability
+// and the state of the peers are not its business: the FIB applies them to the whole
+// ranking at once.
+func (p *Policy) Rank(buf []fib.Via, pfx netip.Prefix, paths []Path) ([]fib.Via, Reason) {
+	if why := p.Prefix(pfx); why != "" {
+		return buf, why
+	}
+	var few [8]Path
+	order := append(few[:0], paths...)
+	order = slices.DeleteFunc(order, func(x Path) bool { return p.Path(pfx, x.Attrs) != "" })
+	slices.SortFunc(order, func(a, b Path) int {
+		if c, _ := compare(a.Attrs, b.Attrs); c != 0 {
+			return c
+		}
+		if c := a.Attrs.NextHop.Compare(b.Attrs.NextHop); c != 0 {
+			return c
+		}
+		return int(a.Source) - int(b.Source)
+	})
+	tier := 0
+	for i, x := range order {
+		if i > 0 {
+			if c, _ := compare(order[i-1].Attrs, x.Attrs); c != 0 {
+				tier++
+			}
+		}
+		if tier > math.MaxUint8 {
+			break // 256 tiers would have to fail first
+		}
+		buf = append(buf, fib.Via{NextHop: x.Attrs.NextHop, Source: x.Source, Tier: uint8(tier)})
+	}
+	return buf, ""
+}
+
+// Verdict is how one path of a prefix fared.
+type Verdict struct {
+	Path   Path
+	Best   bool   // in the preferred tier of those that can be used
+	Used   bool   // carries traffic
+	Reason Reason // why not
+	Detail string // in a sentence
+}
+
+// Judge tells for every path of a prefix how it fared. e is what the FIB knows of the
+// prefix, state and resolve are as the FIB has them. It does not depend on whether the
+// kernel took the route.
+func (p *Policy) Judge(pfx netip.Prefix, paths []Path, e fib.Entry, state func(fib.Source) fib.SourceState, resolve func(netip.Addr) fib.Resolution) []Verdict {
+	out := make([]Verdict, len(paths))
+	var best *Attrs // the preferred among the usable
+	bestStale := true
+	for i, x := range paths {
+		v := &out[i]
+		v.Path = x
+		v.Reason, v.Detail = p.unusable(pfx, x, e, state, resolve)
+		if v.Reason != "" {
+			continue
+		}
+		stale := state(x.Source) == fib.SourceStale
+		if best != nil {
+			if c, _ := compare(x.Attrs, best); c > 0 || c == 0 && (stale || !bestStale) {
+				continue
+			}
+		}
+		best, bestStale = x.Attrs, stale
+	}
+	for i := range out {
+		v := &out[i]
+		if v.Reason != "" || best == nil {
+			continue
+		}
+		a := v.Path.Attrs
+		if c, step := compare(a, best); c != 0 {
+			v.Reason, v.Detail = step, lost(a, best, step)
+			continue
+		}
+		if state(v.Path.Source) == fib.SourceStale && !bestStale {
+			v.Reason = StalePath
+			v.Detail = "its peer is restarting, and a fresh path is as good"
+			continue
+		}
+		v.Best = true
+		v.Used = slices.ContainsFunc(e.Used, v.Path.is)
+		if !v.Used && len(e.Used) > 0 && slices.ContainsFunc(e.Vias, v.Path.is) {
+			v.Reason = MaxPaths
+			v.Detail = fmt.Sprintf("as good as the others, but the route has its %d next hops already", len(e.Legs))
+		}
+	}
+	return out
+}
+
+// is tells whether a way to forward comes from this path.
+func (p *Path) is(v fib.Via) bool { return v.Source == p.Source && v.NextHop == p.Attrs.NextHop }
+
+func (p *Policy) unusable(pfx netip.Prefix, x Path, e fib.Entry, state func(fib.Source) fib.SourceState, resolve func(netip.Addr) fib.Resolution) (Reason, string) {
+	switch why := p.Path(pfx, x.Attrs); why {
+	case OwnASInPath:
+		return why, fmt.Sprintf("the AS path %q holds our own AS %d: a loop", x.Attrs.ASPath, p.LocalASN)
+	case ASZeroInPath:
+		return why, fmt.Sprintf("the AS path %q holds AS 0 (RFC 7607)", x.Attrs.ASPath)
+	case WrongFamily:
+		return why, fmt.Sprintf("an IPv6 route cannot use the IPv4 next hop %s", x.Attrs.NextHop)
+	}
+	if state(x.Source) == fib.SourceDown {
+		return PeerDown, "its peer's session is down"
+	}
+	switch res := resolve(x.Attrs.NextHop); res.Why {
+	case fib.IsSelf:
+		return IsSelf, fmt.Sprintf("next hop %s is an address of this host", x.Attrs.NextHop)
+	case fib.Unreachable:
+		if res.Route.IsValid() {
+			return Unreachable, fmt.Sprintf("the host's route %s leads to next hop %s over no link that is up", res.Route, x.Attrs.NextHop)
+		}
+		return Unreachable, fmt.Sprintf("the host has no route of its own to next hop %s", x.Attrs.NextHop)
+	}
+	for _, r := range e.Refused {
+		if x.is(r.Via) {
+			return Refused, fmt.Sprintf("the kernel refused next hop %s: %s", x.Attrs.NextHop, r.Failure.Err.Error())
+		}
+	}
+	return "", ""
+}
+
+func lost(a, best *Attrs, step Reason) string {
+	switch step {
+	case ASPathLonger:
+		return fmt.Sprintf("AS path length %d, the best has %d", a.ASPath.Len(), best.ASPath.Len())
+	case OriginWorse:
+		return fmt.Sprintf("origin %s, the best has %s", a.Origin, best.Origin)
+	case MEDHigher:
+		return fmt.Sprintf("MED %d, the best has %d", a.MED, best.MED)
+	}
+	return ""
+}

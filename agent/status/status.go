@@ -1,0 +1,184 @@
+// Package status holds the plain structs that travel over the control socket, shared
+// by the daemon and nexthopctl. Times are RFC 3339 in JSON; durations are seconds.
+package status
+
+import (
+	"net/netip"
+	"time"
+)
+
+// Status is the one-screen summary.
+type Status struct {
+	Version   string     `json:"version"`
+	PID       int        `json:"pid"`
+	StartedAt time.Time  `json:"startedAt"`
+	ASN       uint32     `json:"asn"`
+	RouterID  netip.Addr `json:"routerID"`
+	Listen    []string   `json:"listen"`
+	Config    string     `json:"config"` // file
+	Ready     bool       `json:"ready"`
+	NotReady  string     `json:"notReady,omitempty"` // why not
+	// Degraded lists what is wrong, each with what to do next; empty when all is well.
+	Degraded []Problem `json:"degraded"`
+	Peers    PeerCount `json:"peers"`
+	FIB      FIBStatus `json:"fib"`
+}
+
+// Problem is something an operator should act on.
+type Problem struct {
+	What string `json:"what"`
+	Next string `json:"next"` // the next command
+}
+
+// PeerCount sums up the sessions.
+type PeerCount struct {
+	Configured  int `json:"configured"`
+	Established int `json:"established"`
+	Shutdown    int `json:"shutdown"`
+}
+
+// FIBStatus sums up the kernel's side.
+type FIBStatus struct {
+	Mode           string `json:"mode"` // install or observe
+	Table          uint32 `json:"table"`
+	Metric         uint32 `json:"metric"`
+	Protocol       uint8  `json:"protocol"`
+	NextHopObjects bool   `json:"nextHopObjects"`
+	Prefixes       int    `json:"prefixes"`  // known from any peer
+	Desired        int    `json:"desired"`   // should be installed
+	Installed      int    `json:"installed"` // are
+	// Rejected counts prefixes that are known and not installed, by reason.
+	Rejected map[string]int `json:"rejected"`
+	Groups   int            `json:"groups"`
+	NextHops int            `json:"nextHops"`
+	// Sweep: "pending" while routes of an earlier run wait for the peers, else "done".
+	Sweep    string     `json:"sweep"`
+	LastSync *time.Time `json:"lastSync,omitempty"`
+}
+
+// Peer is a configured neighbour and its session.
+type Peer struct {
+	Name             string            `json:"name"`
+	Description      string            `json:"description,omitempty"`
+	Address          netip.Addr        `json:"address"`
+	ASN              uint32            `json:"asn"`
+	State            string            `json:"state"`
+	Shutdown         bool              `json:"shutdown,omitempty"`
+	Since            *time.Time        `json:"since,omitempty"` // of the present state
+	LocalAddress     *netip.Addr       `json:"localAddress,omitempty"`
+	RemoteID         *netip.Addr       `json:"remoteID,omitempty"`
+	HoldTime         int               `json:"holdTime"`  // seconds, negotiated; configured when down
+	Keepalive        int               `json:"keepalive"` // seconds
+	Flaps            uint64            `json:"flaps"`
+	Received         int               `json:"received"` // prefixes
+	Accepted         int               `json:"accepted"`
+	Advertised       int               `json:"advertised"`
+	Restarting       bool              `json:"restarting,omitempty"` // graceful restart under way
+	MessagesReceived map[string]uint64 `json:"messagesReceived,omitempty"`
+	MessagesSent     map[string]uint64 `json:"messagesSent,omitempty"`
+	PeerCapabilities []string          `json:"peerCapabilities,omitempty"`
+	LastDown         string            `json:"lastDown,omitempty"` // why
+	LastDownAt       *time.Time        `json:"lastDownAt,omitempty"`
+	Warning          string            `json:"warning,omitempty"` // something to act on
+}
+
+// Path is a row of the learned (S32) or the advertised view (S33).
+type Path struct {
+	LocalAddress string `json:"localAddress"`
+	Network      string `json:"network"`
+	NextHop      string `json:"nextHop"`
+	SourcePeer   string `json:"sourcePeer"`
+	Origin       string `json:"origin"` // EBgp (learned), Igp (advertised)
+	AsPath       string `json:"asPath"` // hyphen-joined
+	Weight       int    `json:"weight"` // 32768 learned, 0 advertised
+	// Ours, beyond what Azure shows. Learned view only, but for Peer and the last four.
+	Peer        string    `json:"peer,omitempty"` // name of the peer it was learned from, or is advertised to
+	Best        bool      `json:"best"`
+	Installed   bool      `json:"installed"`
+	Reason      string    `json:"reason,omitempty"` // why it is not used
+	Stale       bool      `json:"stale,omitempty"`
+	Since       time.Time `json:"since,omitzero"`
+	BGPOrigin   string    `json:"bgpOrigin,omitempty"` // igp, egp, incomplete
+	MED         *uint32   `json:"med,omitempty"`
+	Communities []string  `json:"communities,omitempty"`
+	Instance    string    `json:"instance,omitempty"` // reserved for RouteServiceRole_IN_n
+}
+
+// Route is a row of the host's effective routes, read back from the kernel (S35):
+// one row per next hop.
+type Route struct {
+	Source      string `json:"source"` // VirtualNetworkGateway (ours), VNet, Default (anything else)
+	State       string `json:"state"`  // Active, Invalid (a better metric wins)
+	Prefix      string `json:"prefix"`
+	NextHopType string `json:"nextHopType"` // VirtualAppliance, VnetLocal, Internet, None
+	NextHopIP   string `json:"nextHopIP"`
+	Interface   string `json:"interface,omitempty"`
+	Metric      uint32 `json:"metric"`
+	Protocol    string `json:"protocol"`
+	Table       uint32 `json:"table"`
+	Peer        string `json:"peer,omitempty"` // names of the peers behind this next hop
+}
+
+// Explanation answers "why is this route (not) installed?" (S36).
+type Explanation struct {
+	Query  string `json:"query"`
+	Prefix string `json:"prefix,omitempty"` // what matched; empty when nothing did
+	// Verdict is one sentence.
+	Verdict string        `json:"verdict"`
+	Paths   []ExplainPath `json:"paths"`
+	// Desired, InKernel and Foreign are next hops and routes as ip(8) would write them.
+	Desired  []string `json:"desired"`
+	InKernel []string `json:"inKernel"`
+	Foreign  []string `json:"foreign,omitempty"`
+	// Host is the host's own route that the next hops are resolved with, per next hop.
+	Reason      string     `json:"reason,omitempty"` // of the prefix: inside-vnet, foreign-route, ...
+	LastError   string     `json:"lastError,omitempty"`
+	LastErrorAt *time.Time `json:"lastErrorAt,omitempty"`
+	Attempts    int        `json:"attempts,omitempty"`
+	NextRetry   *time.Time `json:"nextRetry,omitempty"`
+}
+
+// ExplainPath is one path, and how it fared.
+type ExplainPath struct {
+	Path
+	// Step of the decision at which it lost: as-path-longer, origin-worse, med-higher...; "" for those used.
+	Step string `json:"step,omitempty"`
+	// Detail puts it in a sentence: "AS path has 3 ASNs, the best has 1".
+	Detail string `json:"detail,omitempty"`
+	ECMP   bool   `json:"ecmp"` // shares the traffic
+	// Resolution of the next hop: "via 10.1.0.4 dev eth0 (host route 10.1.0.0/16)" or why there is none.
+	Resolution string `json:"resolution"`
+}
+
+// Event is one line of `nexthopctl monitor`.
+type Event struct {
+	Time    time.Time         `json:"time"`
+	Type    string            `json:"type"` // session, path, route, nexthop, config, fib
+	Peer    string            `json:"peer,omitempty"`
+	Prefix  string            `json:"prefix,omitempty"`
+	Message string            `json:"message"`
+	Fields  map[string]string `json:"fields,omitempty"`
+}
+
+// Error is the body of every answer that is not 2xx.
+type Error struct {
+	Error string `json:"error"`
+	Next  string `json:"next,omitempty"` // the next command to try
+}
+
+// Paths of the control socket, all GET: PathStatus answers Status, PathPeers []Peer,
+// PathLearned and PathAdvertised []Path (query "peer": a name or an address; 404 with
+// an Error when it is not known), PathRoutes []Route, PathExplain Explanation (query
+// "q": a prefix or an address), PathEvents a stream of Event, one JSON object a line.
+// Lists come ordered by prefix (netip.Prefix.Compare), then by peer: nexthopctl passes
+// them on as JSON without holding them. PathEvents sends its header at once, not with
+// the first event.
+const (
+	PathStatus     = "/v1/status"
+	PathPeers      = "/v1/peers"
+	PathLearned    = "/v1/learned"
+	PathAdvertised = "/v1/advertised"
+	PathRoutes     = "/v1/routes"
+	PathExplain    = "/v1/explain"
+	PathEvents     = "/v1/events"
+)
