@@ -1,0 +1,249 @@
+package bgp
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/osrg/gobgp/v4/api"
+	"github.com/osrg/gobgp/v4/pkg/server"
+
+	"github.com/nexthopd/nexthopd/agent/config"
+)
+
+// Options of a Speaker.
+type Options struct {
+	ASN      uint32
+	RouterID netip.Addr // an IPv4 address
+	// Listen is where peers may connect to. GoBGP has one port for all of them.
+	Listen  []netip.AddrPort
+	Logger  *slog.Logger
+	Handler Handler
+	// BranchToBranch: announce to a peer what the other peers announced (S29).
+	BranchToBranch bool
+	// Restarting: the routes of the process before this one are still in the kernel, so
+	// the OPEN carries the Restart State and Forwarding State bits (RFC 4724 section 4.1).
+	Restarting bool
+	// OnPeerDown, if set, is called the moment an established session ends, before GoBGP
+	// walks over the peer's paths and so, in a big table, seconds before Handler hears of
+	// it. graceful: the peer promised to keep forwarding for at least one family. It runs on
+	// the goroutine that does that walk next, and must return quickly.
+	OnPeerDown func(peer netip.Addr, graceful bool)
+}
+
+// ListenError says which address could not be listened on.
+type ListenError struct {
+	Address netip.AddrPort
+	Err     error
+}
+
+func (e *ListenError) Error() string { return fmt.Sprintf("listen on %s: %v", e.Address, e.Err) }
+
+func (e *ListenError) Unwrap() error { return e.Err }
+
+// Speaker speaks BGP with the configured peers. Its methods may be called from any
+// goroutine, but not from a Handler.
+//
+// Locks: op serialises what changes GoBGP's configuration and is held across calls
+// into GoBGP. mu guards the fields below it, and is never held across a call into
+// GoBGP or the Handler: GoBGP logs with its own locks held, and our log handler takes mu.
+type Speaker struct {
+	opts   Options
+	log    *slog.Logger
+	server *server.BgpServer
+	// ctx ends when Stop begins, watching when GoBGP has stopped: what it still tells
+	// until then must be taken from it, or it would block.
+	ctx, watching         context.Context
+	cancel, cancelWatcher context.CancelFunc
+	started               time.Time
+	openTimeout           time.Duration // a test has no 10 s
+	stop                  sync.Once
+	tasks                 sync.WaitGroup
+
+	op     sync.Mutex
+	policy string // the policy in force, as text, to tell whether it changes
+	vnet   vnet
+
+	in learner // of the watching goroutine alone
+
+	mu             sync.Mutex
+	peers          map[netip.Addr]*peer
+	branchToBranch bool
+	vnetChanged    time.Time
+	walks          int // sessions that ended and whose paths GoBGP is walking over
+	counters       counters
+	strangers      time.Time // when a connection from an unknown address was last logged
+}
+
+// New returns a Speaker; nothing runs until Start.
+func New(opts Options) *Speaker {
+	log := opts.Logger
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	return &Speaker{
+		opts:           opts,
+		log:            log,
+		peers:          map[netip.Addr]*peer{},
+		branchToBranch: opts.BranchToBranch,
+		in:             learner{attrs: newInterner()},
+		openTimeout:    openTimeout,
+	}
+}
+
+// Start listens and begins to speak; peers come with AddPeer. Where an address cannot
+// be listened on, the error is a *ListenError. The speaker runs until Stop, or until
+// ctx ends, which is a Stop that keeps nothing.
+func (s *Speaker) Start(ctx context.Context) error {
+	if !s.opts.RouterID.Is4() {
+		return fmt.Errorf("start BGP: router id %q is not an IPv4 address", s.opts.RouterID)
+	}
+	listen, port, err := listenAddresses(s.opts.Listen)
+	if err != nil {
+		return fmt.Errorf("start BGP: %w", err)
+	}
+	handler := &logHandler{speaker: s, out: s.log.Handler()}
+	s.server = server.NewBgpServer(server.LoggerOption(slog.New(handler), new(slog.LevelVar)))
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	s.watching, s.cancelWatcher = context.WithCancel(context.Background())
+	s.started = time.Now()
+	s.tasks.Go(s.server.Serve)
+	if err := s.start(listen, port); err != nil {
+		s.Stop(context.Background(), false)
+		return fmt.Errorf("start BGP: %w", err)
+	}
+	s.tasks.Go(s.guard)
+	context.AfterFunc(ctx, func() { s.Stop(context.Background(), false) })
+	return nil
+}
+
+func (s *Speaker) start(listen []string, port uint16) error {
+	err := s.server.StartBgp(s.ctx, &api.StartBgpRequest{Global: &api.Global{
+		Asn:             s.opts.ASN,
+		RouterId:        s.opts.RouterID.String(),
+		ListenPort:      int32(port),
+		ListenAddresses: listen,
+		Families:        []uint32{familyIPv4, familyIPv6},
+		RouteSelectionOptions: &api.RouteSelectionOptionsConfig{
+			// What GoBGP announces as best must be what the RIB forwards to, and the RIB
+			// compares MED across neighbouring ASes, for the tiers to be an order.
+			AlwaysCompareMed: true,
+		},
+	}})
+	if err != nil {
+		return listenError(err)
+	}
+	s.op.Lock()
+	defer s.op.Unlock()
+	if err := s.startPolicy(); err != nil {
+		return err
+	}
+	return s.watch()
+}
+
+// Stop ends all sessions and waits until the speaker has stopped. With keep, a peer
+// that negotiated graceful restart is left without a NOTIFICATION, so that it goes on
+// forwarding to us (RFC 4724 section 4); the others get Cease/Peer De-configured. The
+// Handler hears nothing more: with the speaker, not with the peers, something ended.
+func (s *Speaker) Stop(ctx context.Context, keep bool) {
+	if s.server == nil {
+		return
+	}
+	s.stop.Do(func() {
+		s.mu.Lock()
+		s.cancel() // spawn starts nothing from here on
+		s.mu.Unlock()
+		s.op.Lock()
+		if err := s.server.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: keep}); err != nil {
+			s.log.Warn("BGP did not stop cleanly", "err", err)
+		}
+		s.server.Stop() // only the goroutine of its BFD is left
+		s.op.Unlock()
+		s.cancelWatcher()
+		s.tasks.Wait()
+	})
+}
+
+// spawn runs f on a goroutine that Stop waits for, unless Stop has begun. With mu held.
+func (s *Speaker) spawn(f func()) {
+	if s.ctx.Err() == nil {
+		s.tasks.Go(f)
+	}
+}
+
+// listenAddresses checks that all addresses share a port and leaves out [::] on a host
+// that has no IPv6 at all (ipv6.disable=1).
+func listenAddresses(listen []netip.AddrPort) ([]string, uint16, error) {
+	if len(listen) == 0 {
+		return nil, 0, errors.New("no address to listen on")
+	}
+	var addrs []string
+	port := listen[0].Port()
+	for _, l := range listen {
+		if l.Port() != port {
+			return nil, 0, fmt.Errorf("listen on %s and %s: all addresses must have the same port", listen[0], l)
+		}
+		if l.Addr().Is6() && l.Addr().IsUnspecified() && len(listen) > 1 && !hasIPv6() {
+			continue
+		}
+		addrs = append(addrs, l.Addr().String())
+	}
+	if port == 0 {
+		return nil, 0, errors.New("listen on port 0: a fixed port is needed")
+	}
+	return addrs, port, nil
+}
+
+func hasIPv6() bool {
+	fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	syscall.Close(fd)
+	return true
+}
+
+func listenError(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) && op.Op == "listen" {
+		if tcp, ok := op.Addr.(*net.TCPAddr); ok {
+			a := tcp.AddrPort()
+			return &ListenError{Address: netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), Err: op.Err}
+		}
+	}
+	return err
+}
+
+// peer is what the speaker knows of one peer. Speaker.mu guards it.
+type peer struct {
+	cfg      config.Peer
+	password bool // TCP MD5 keys are set on the listeners
+	info     PeerInfo
+	telling  bool // the Handler is being told of info.State
+	// otherAddress is ours in the family that the session does not run over, next to
+	// the session's own address: the next hop for prefixes of that family.
+	otherAddress netip.Addr
+	// restartable are the families that GoBGP keeps when the session is lost. It never
+	// forgets one while the peer exists (see checkRestart).
+	restartable map[Family]bool
+
+	notification notification // the last one on this session, from GoBGP's log
+	holdExpired  bool
+	downs        []down     // from GoBGP's log, for the state events to come
+	expect       DownReason // the reason to give when we end the session ourselves
+
+	stateSince     time.Time
+	openConfirm    time.Time // when the coming session got that far
+	opensSeen      bool      // since the state began
+	opensSent      uint64    // OPENs sent when last looked at
+	opensSentSince time.Time // when they were found to have grown
+	lastUpdate     time.Time // when an UPDATE was last received
+	lastWithdrawn  []netip.Prefix
+	missed         *missed // withdrawals that the peer may miss; see guard.go
+}
