@@ -49,7 +49,6 @@ type fakeOptions struct {
 	noRestart   bool // no graceful restart capability
 	restartTime uint16
 	families    []bgp.Family // whose forwarding state it keeps; nil: both
-	noMD5       bool
 	noOpen      bool // only connects
 }
 

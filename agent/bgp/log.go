@@ -178,6 +178,10 @@ func (s *Speaker) heard(addr netip.Addr, message string, fields map[string]slog.
 		if c, ok := fields["Communicated-Reason"]; ok {
 			n.communication = printable(c.String())
 		}
+		if data, ok := fields["Data"]; ok {
+			b, _ := data.Any().([]byte)
+			n = n.unwrap(b)
+		}
 		p.notification = n
 		if n.sent && fields["State"].String() != bgp.BGP_FSM_ESTABLISHED.String() {
 			// GoBGP makes its own connections in state Active and tells of no change when

@@ -35,6 +35,9 @@ const (
 	setStay      = "no-advertise-or-no-export"
 )
 
+// gracefulShutdown is the well-known community of RFC 8326.
+const gracefulShutdown = "65535:0"
+
 // startPolicy installs the policies and assigns them to the global table, which all our
 // peers share. GoBGP keeps the assignment when applyPolicy replaces them.
 func (s *Speaker) startPolicy() error {
@@ -109,7 +112,11 @@ func reject() *api.Actions {
 // exports says what is announced; the first statement that decides wins.
 func (s *Speaker) exports(p *policyBuilder) []*api.Statement {
 	accept := func(nh *api.NexthopAction) *api.Actions {
-		return &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT, Nexthop: nh}
+		a := &api.Actions{RouteAction: api.RouteAction_ROUTE_ACTION_ACCEPT, Nexthop: nh}
+		if s.drained {
+			a.Community = &api.CommunityAction{Type: api.CommunityAction_TYPE_ADD, Communities: []string{gracefulShutdown}}
+		}
+		return a
 	}
 	var list []*api.Statement
 	if !s.branchToBranch {
@@ -242,6 +249,25 @@ func (b *policyBuilder) request(imports, exports []*api.Statement) *api.SetPolic
 			{Name: exportPolicy, Statements: exports},
 		},
 	}
+}
+
+// SetDrain says whether all that is announced carries the community GRACEFUL_SHUTDOWN,
+// which asks the peers to use any other path they have (RFC 8326 section 4.1). No
+// session is reset.
+func (s *Speaker) SetDrain(on bool) error {
+	s.op.Lock()
+	defer s.op.Unlock()
+	s.mu.Lock()
+	s.drained = on
+	s.mu.Unlock()
+	changed, err := s.applyPolicy()
+	if err == nil && changed {
+		err = s.resend("")
+	}
+	if err != nil {
+		return fmt.Errorf("set drain to %v: %w", on, err)
+	}
+	return nil
 }
 
 // SetBranchToBranch says whether peers hear what other peers announced. No session is

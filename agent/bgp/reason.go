@@ -12,6 +12,21 @@ type notification struct {
 	sent          bool
 	code, subcode uint8  // 0: there was none
 	communication string // RFC 9003
+	hard          bool   // it came inside a Cease/Hard Reset
+}
+
+// unwrap takes a NOTIFICATION out of the Hard Reset that carries it (RFC 8538 section
+// 3.1): that is how FRR says Administrative Shutdown to who offers graceful restart.
+func (n notification) unwrap(data []byte) notification {
+	if n.code != codeCease || n.subcode != ceaseHardReset || len(data) < 2 {
+		return n
+	}
+	n.hard, n.code, n.subcode = true, data[0], data[1]
+	if rest := data[2:]; n.code == codeCease && (n.subcode == ceaseShutdown || n.subcode == ceaseReset) &&
+		len(rest) > 0 && int(rest[0]) < len(rest) {
+		n.communication = printable(string(rest[1 : 1+int(rest[0])]))
+	}
+	return n
 }
 
 func (n notification) String() string {
@@ -20,6 +35,9 @@ func (n notification) String() string {
 		verb = "sent"
 	}
 	text := "NOTIFICATION " + verb + ": " + notificationName(n.code, n.subcode)
+	if n.hard {
+		text += ", as a Hard Reset"
+	}
 	if n.communication != "" {
 		text += ": " + n.communication
 	}
@@ -35,7 +53,10 @@ const (
 
 	openBadPeerAS     = 2
 	ceaseMaxPrefixes  = 1
+	ceaseShutdown     = 2
 	ceaseDeconfigured = 3
+	ceaseReset        = 4
+	ceaseHardReset    = 9
 )
 
 // codeNames are the error codes by number: RFC 4271 section 4.5, RFC 7313, RFC 9687.
@@ -83,14 +104,14 @@ var subcodeNames = [...][]string{
 	},
 	codeCease: { // RFC 4486, RFC 8538 for 9, RFC 9384 for 10
 		ceaseMaxPrefixes:  "Maximum Number of Prefixes Reached",
-		2:                 "Administrative Shutdown",
+		ceaseShutdown:     "Administrative Shutdown",
 		ceaseDeconfigured: "Peer De-configured",
-		4:                 "Administrative Reset",
+		ceaseReset:        "Administrative Reset",
 		5:                 "Connection Rejected",
 		6:                 "Other Configuration Change",
 		7:                 "Connection Collision Resolution",
 		8:                 "Out of Resources",
-		9:                 "Hard Reset",
+		ceaseHardReset:    "Hard Reset",
 		10:                "BFD Down",
 	},
 	7: {1: "Invalid Message Length"},

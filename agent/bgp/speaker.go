@@ -75,6 +75,7 @@ type Speaker struct {
 	mu             sync.Mutex
 	peers          map[netip.Addr]*peer
 	branchToBranch bool
+	drained        bool
 	vnetChanged    time.Time
 	walks          int // sessions that ended and whose paths GoBGP is walking over
 	counters       counters

@@ -127,6 +127,9 @@ func (d *decoder) checkPeer(c *Config, i int) {
 	}
 	d.exclusive(path("password-file"), path("password-credential"))
 	d.exclusive(path("multihop-ttl"), path("gtsm"))
+	if n, given := d.at(path("bfd.min-ttl")); given && p.BFD.Mode == BFDSingleHop && d.good(path("bfd.mode")) {
+		d.fail(n, "has no use with mode single-hop, where the TTL is 255 always (RFC 5881 section 5), allowed: min-ttl with mode multihop or auto")
+	}
 	d.checkTimers(p, path("hold-time"), path("keepalive"))
 }
 

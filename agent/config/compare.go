@@ -90,6 +90,17 @@ func Compare(before, after *Config) Plan {
 	return p
 }
 
+// Live is what is in force once the difference between two configurations is applied to a
+// running daemon: after, but for the keys that take a restart, which stay as before.
+func Live(before, after *Config) *Config {
+	c := *after
+	c.ASN, c.RouterID, c.Listen, c.Metrics, c.API = before.ASN, before.RouterID, before.Listen, before.Metrics, before.API
+	c.FIB = before.FIB
+	c.FIB.SweepAfter, c.FIB.OnStop = after.FIB.SweepAfter, after.FIB.OnStop
+	c.Log.Format = before.Log.Format
+	return &c
+}
+
 // diffKeys compares what the table of keys knows.
 func diffKeys[S any](path string, before, after *S, keys []key[S]) []Change {
 	var changes []Change

@@ -59,8 +59,8 @@ func TestCompare(t *testing.T) {
 			"vnet prefix withdrawn: 10.2.0.0/16\nvnet prefix announced: 10.3.0.0/16\nsessions reset: none",
 		},
 		"settings": {
-			base + "branch-to-branch: false\nfib: {max-paths: 2, mode: observe, sweep-after: 60s, on-stop: flush}\nlog: {level: debug}\n",
-			"branch-to-branch: true -> false\nfib.max-paths: 64 -> 2\nfib.mode: install -> observe\nfib.sweep-after: 120s -> 60s\n" +
+			base + "branch-to-branch: false\nfib: {sweep-after: 60s, on-stop: flush}\nlog: {level: debug}\n",
+			"branch-to-branch: true -> false\nfib.sweep-after: 120s -> 60s\n" +
 				"fib.on-stop: keep -> flush\nlog.level: INFO -> DEBUG\nsessions reset: none",
 		},
 		"vnet settings": {
@@ -68,9 +68,9 @@ func TestCompare(t *testing.T) {
 			"vnet.allow-inside-vnet: none -> 10.1.1.0/24\nvnet.next-hop: none -> 10.1.2.9\nsessions reset: none",
 		},
 		"restart": {
-			change("[10.1.2.4, 10.1.2.5]", "[10.1.2.4]") + "asn: 65001\nrouter-id: 10.1.2.4\nfib: {table: 100, metric: 3, protocol: 200, next-hop-objects: false}\n" +
+			change("[10.1.2.4, 10.1.2.5]", "[10.1.2.4]") + "asn: 65001\nrouter-id: 10.1.2.4\nfib: {table: 100, metric: 3, protocol: 200, max-paths: 2, mode: observe, next-hop-objects: false}\n" +
 				"metrics: {listen: off}\napi: {socket: /x}\nlog: {format: json}\n",
-			"not until a restart: asn, router-id, listen, fib.table, fib.metric, fib.protocol, fib.next-hop-objects, metrics.listen, api.socket, log.format\nsessions reset: none",
+			"not until a restart: asn, router-id, listen, fib.table, fib.metric, fib.protocol, fib.max-paths, fib.mode, fib.next-hop-objects, metrics.listen, api.socket, log.format\nsessions reset: none",
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -59,6 +59,43 @@ type Peer struct {
 	PasswordFile string
 	// GTSM is the largest number of hops to the peer (RFC 5082); 0: off.
 	GTSM uint8
+	BFD  BFD
+}
+
+// BFD is how a peer is watched by Bidirectional Forwarding Detection (RFC 5880).
+type BFD struct {
+	Enabled    bool
+	Interval   time.Duration // of our packets, and the least of the peer's
+	Multiplier uint8
+	Mode       BFDMode
+	MinTTL     uint8 // of packets over several hops; 0: any
+	Auth       BFDAuth
+}
+
+// BFDMode says how far away the peer is.
+type BFDMode string
+
+// The values of a peer's bfd.mode.
+const (
+	BFDAuto      BFDMode = "auto"       // single-hop on a connected subnet, else multihop
+	BFDSingleHop BFDMode = "single-hop" // RFC 5881
+	BFDMultihop  BFDMode = "multihop"   // RFC 5883
+)
+
+// BFDAuthType says how BFD packets are authenticated (RFC 5880 section 6.7.4).
+type BFDAuthType string
+
+// The values of a peer's bfd.auth.type.
+const (
+	BFDKeyedSHA1      BFDAuthType = "keyed-sha1"
+	BFDMeticulousSHA1 BFDAuthType = "meticulous-keyed-sha1"
+)
+
+// BFDAuth is the authentication of BFD packets; an empty Type: none.
+type BFDAuth struct {
+	Type    BFDAuthType
+	KeyID   uint8
+	KeyFile string // holds the secret, one line of 1 to 20 bytes
 }
 
 // Mode says whether the FIB is written.
@@ -81,7 +118,11 @@ type FIB struct {
 	NextHopObjects bool
 	// SweepAfter is how long routes of an earlier run wait for End-of-RIB from all peers.
 	SweepAfter time.Duration
-	OnStop     OnStop
+	// SweepShare is the percentage of the routes that may be swept while no session is up.
+	SweepShare int
+	// Audit is the time between two comparisons of everything with the kernel; 0: none.
+	Audit  time.Duration
+	OnStop OnStop
 }
 
 // OnStop says what happens to our routes when the daemon stops.

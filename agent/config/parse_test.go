@@ -45,7 +45,7 @@ func TestDefaults(t *testing.T) {
 		BranchToBranch: true,
 		FIB: FIB{
 			Table: 254, Metric: 20, Protocol: 165, MaxPaths: 64, Mode: ModeInstall,
-			NextHopObjects: true, SweepAfter: 2 * time.Minute, OnStop: OnStopKeep,
+			NextHopObjects: true, SweepAfter: 2 * time.Minute, SweepShare: 50, Audit: time.Minute, OnStop: OnStopKeep,
 		},
 		Metrics: Metrics{Listen: ":9565"},
 		API:     API{Socket: "/run/nexthopd/nexthopd.sock"},
@@ -74,9 +74,9 @@ func TestPeerDefaults(t *testing.T) {
 	c := parse(t, "peers:\n- {name: quagga, address: 10.1.0.4, asn: 65147}\n- {name: six, address: \"fd00:1::5\", asn: 4200000000}\n")
 	want := []Peer{
 		{Name: "quagga", Address: netip.MustParseAddr("10.1.0.4"), ASN: 65147, Port: 179, MultihopTTL: 64,
-			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged},
+			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD},
 		{Name: "six", Address: netip.MustParseAddr("fd00:1::5"), ASN: 4200000000, Port: 179, MultihopTTL: 64,
-			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged},
+			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD},
 	}
 	if !reflect.DeepEqual(c.Peers, want) {
 		t.Errorf("Peers = %+v, want %+v", c.Peers, want)
@@ -110,10 +110,11 @@ peers:
   next-hop: self
   shutdown: true
   password-file: `+secret+`
-- {name: b, address: "fd00:1::5", asn: 65148, gtsm: 2, hold-time: 10s, password-credential: one}
+  bfd: {enabled: true, interval: 50ms, multiplier: 5, mode: multihop, min-ttl: 254, auth: {type: meticulous-keyed-sha1, key-id: 0, key-file: `+secret+`}}
+- {name: b, address: "fd00:1::5", asn: 65148, gtsm: 2, hold-time: 10s, password-credential: one, bfd: true}
 - {name: c, address: 127.0.0.2, asn: 65149, hold-time: 0}
 branch-to-branch: false
-fib: {table: 100, metric: 4294967295, protocol: 255, max-paths: 1, mode: observe, next-hop-objects: false, sweep-after: 5m, on-stop: flush}
+fib: {table: 100, metric: 4294967295, protocol: 255, max-paths: 1, mode: observe, next-hop-objects: false, sweep-after: 5m, sweep-share: 0, audit: 0s, on-stop: flush}
 metrics: {listen: off}
 api: {socket: /tmp/x.sock}
 log: {level: debug, format: json}
@@ -131,10 +132,14 @@ log: {level: debug, format: json}
 		Peers: []Peer{
 			{Name: "a.b-c_1", Description: "zone 1, é", Address: netip.MustParseAddr("10.1.0.4"), ASN: 65147, Port: 1790,
 				Passive: true, LocalAddress: netip.MustParseAddr("10.1.2.4"), MultihopTTL: 3, HoldTime: 90 * time.Second,
-				Keepalive: 20 * time.Second, NextHop: NextHopSelf, Shutdown: true, PasswordFile: secret},
+				Keepalive: 20 * time.Second, NextHop: NextHopSelf, Shutdown: true, PasswordFile: secret, BFD: BFD{
+					Enabled: true, Interval: 50 * time.Millisecond, Multiplier: 5, Mode: BFDMultihop, MinTTL: 254,
+					Auth: BFDAuth{Type: BFDMeticulousSHA1, KeyID: 0, KeyFile: secret},
+				}},
 			{Name: "b", Address: netip.MustParseAddr("fd00:1::5"), ASN: 65148, Port: 179, MultihopTTL: 64, GTSM: 2,
-				HoldTime: 10 * time.Second, Keepalive: 3 * time.Second, NextHop: NextHopUnchanged, PasswordFile: secret},
-			{Name: "c", Address: netip.MustParseAddr("127.0.0.2"), ASN: 65149, Port: 179, MultihopTTL: 64, NextHop: NextHopUnchanged},
+				HoldTime: 10 * time.Second, Keepalive: 3 * time.Second, NextHop: NextHopUnchanged, PasswordFile: secret,
+				BFD: BFD{Enabled: true, Interval: 300 * time.Millisecond, Multiplier: 3, Mode: BFDAuto, Auth: BFDAuth{KeyID: 1}}},
+			{Name: "c", Address: netip.MustParseAddr("127.0.0.2"), ASN: 65149, Port: 179, MultihopTTL: 64, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD},
 		},
 		FIB: FIB{Table: 100, Metric: 4294967295, Protocol: 255, MaxPaths: 1, Mode: ModeObserve, SweepAfter: 5 * time.Minute, OnStop: OnStopFlush},
 		API: API{Socket: "/tmp/x.sock"},

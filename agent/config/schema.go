@@ -48,16 +48,34 @@ var peerKeys = []key[Peer]{
 	value("password-file", reset, func(p *Peer) *string { return &p.PasswordFile }, passwordFile),
 	value("password-credential", alias, func(p *Peer) *string { return &p.PasswordFile }, passwordCredential),
 	value("gtsm", reset, func(p *Peer) *uint8 { return &p.GTSM }, number[uint8](1, 254)),
+	orSwitch(group("bfd", func(p *Peer) *BFD { return &p.BFD }, bfdKeys), func(p *Peer) *bool { return &p.BFD.Enabled }),
+}
+
+var bfdKeys = []key[BFD]{
+	value("enabled", live, func(b *BFD) *bool { return &b.Enabled }, boolean),
+	value("interval", live, func(b *BFD) *time.Duration { return &b.Interval }, bfdInterval),
+	value("multiplier", live, func(b *BFD) *uint8 { return &b.Multiplier }, number[uint8](1, 255)),
+	value("mode", live, func(b *BFD) *BFDMode { return &b.Mode }, oneOf(BFDAuto, BFDSingleHop, BFDMultihop)),
+	value("min-ttl", live, func(b *BFD) *uint8 { return &b.MinTTL }, number[uint8](1, 255)),
+	group("auth", func(b *BFD) *BFDAuth { return &b.Auth }, bfdAuthKeys),
+}
+
+var bfdAuthKeys = []key[BFDAuth]{
+	required(value("type", live, func(a *BFDAuth) *BFDAuthType { return &a.Type }, oneOf(BFDKeyedSHA1, BFDMeticulousSHA1))),
+	value("key-id", live, func(a *BFDAuth) *uint8 { return &a.KeyID }, number[uint8](0, 255)),
+	required(value("key-file", live, func(a *BFDAuth) *string { return &a.KeyFile }, passwordFile)),
 }
 
 var fibKeys = []key[FIB]{
 	value("table", restart, func(f *FIB) *uint32 { return &f.Table }, table),
 	value("metric", restart, func(f *FIB) *uint32 { return &f.Metric }, metric),
 	value("protocol", restart, func(f *FIB) *uint8 { return &f.Protocol }, protocol),
-	value("max-paths", live, func(f *FIB) *int { return &f.MaxPaths }, number[int](1, 256)),
-	value("mode", live, func(f *FIB) *Mode { return &f.Mode }, oneOf(ModeInstall, ModeObserve)),
+	value("max-paths", restart, func(f *FIB) *int { return &f.MaxPaths }, number[int](1, 256)),
+	value("mode", restart, func(f *FIB) *Mode { return &f.Mode }, oneOf(ModeInstall, ModeObserve)),
 	value("next-hop-objects", restart, func(f *FIB) *bool { return &f.NextHopObjects }, boolean),
 	value("sweep-after", live, func(f *FIB) *time.Duration { return &f.SweepAfter }, sweepAfter),
+	value("sweep-share", live, func(f *FIB) *int { return &f.SweepShare }, number[int](0, 100)),
+	value("audit", live, func(f *FIB) *time.Duration { return &f.Audit }, auditInterval),
 	value("on-stop", live, func(f *FIB) *OnStop { return &f.OnStop }, oneOf(OnStopKeep, OnStopFlush)),
 }
 
@@ -91,6 +109,8 @@ func defaults() Config {
 			Mode:           ModeInstall,
 			NextHopObjects: true,
 			SweepAfter:     120 * time.Second,
+			SweepShare:     50,
+			Audit:          60 * time.Second,
 			OnStop:         OnStopKeep,
 		},
 		Metrics: Metrics{Listen: ":9565"},
@@ -107,6 +127,12 @@ func defaultPeer() Peer {
 		HoldTime:    180 * time.Second,
 		Keepalive:   60 * time.Second,
 		NextHop:     NextHopUnchanged,
+		BFD: BFD{
+			Interval:   300 * time.Millisecond,
+			Multiplier: 3,
+			Mode:       BFDAuto,
+			Auth:       BFDAuth{KeyID: 1},
+		},
 	}
 }
 
@@ -217,6 +243,29 @@ func group[S, T any](name string, field func(*S) *T, keys []key[T]) key[S] {
 	}
 }
 
+// orSwitch lets a group of keys be written as true or false too, for one of them.
+func orSwitch[S any](k key[S], field func(*S) *bool) key[S] {
+	toggle := boolean
+	toggle.allowed += ", or a " + k.allowed
+	k.allowed = toggle.allowed
+	readGroup, groupShape := k.read, k.shape
+	k.read = func(d *decoder, n node, s *S) {
+		if _, single := n.scalar(); !single {
+			readGroup(d, n, s)
+			return
+		}
+		if v, ok := toggle.read(d, n); ok {
+			*field(s) = v
+		}
+	}
+	k.shape = func() Key {
+		shape := groupShape()
+		shape.Type = "boolean"
+		return shape
+	}
+	return k
+}
+
 // nextHops is the key of one address per family.
 func nextHops(name string, e effect) key[VNet] {
 	fields := func(v *VNet) []netip.Addr {
@@ -273,8 +322,10 @@ func show(v any) string {
 		if !v.IsValid() {
 			return "default"
 		}
-	case time.Duration: // all are whole seconds
-		return fmt.Sprintf("%ds", v/time.Second)
+	case time.Duration:
+		if v%time.Second == 0 {
+			return fmt.Sprintf("%ds", v/time.Second)
+		}
 	case string:
 		if v == "" {
 			return "none"

@@ -56,7 +56,9 @@ var (
 	// RFC 4271 section 4.2: zero or at least three seconds, in 16 bits.
 	holdTime           = seconds("0s, or 3s to 65535s in whole seconds", 3*time.Second, 65535*time.Second, true)
 	keepalive          = seconds("1s to 65534s in whole seconds, less than hold-time", time.Second, 65534*time.Second, true)
+	auditInterval      = seconds("0s, or 1s to 24h in whole seconds", time.Second, 24*time.Hour, true)
 	sweepAfter         = seconds("1s to 1h in whole seconds", time.Second, time.Hour, false)
+	bfdInterval        = milliseconds("10ms to 60s in whole milliseconds", 10*time.Millisecond, time.Minute)
 	passwordFile       = scalar[string]{"absolute path of a file that others cannot read", parsePasswordFile}
 	passwordCredential = scalar[string]{"name of a systemd credential of the unit", parsePasswordCredential}
 	table              = scalar[uint32]{
@@ -112,6 +114,24 @@ func seconds(allowed string, low, high time.Duration, orZero bool) scalar[time.D
 			return 0, fmt.Errorf("%s is not in whole seconds", text)
 		case v == 0 && orZero:
 			return 0, nil
+		case v < low || v > high:
+			return 0, fmt.Errorf("%s is out of range", text)
+		}
+		return v, nil
+	}}
+}
+
+// milliseconds is a duration as BFD has use for.
+func milliseconds(allowed string, low, high time.Duration) scalar[time.Duration] {
+	return scalar[time.Duration]{allowed, func(text string) (time.Duration, error) {
+		v, err := time.ParseDuration(text)
+		switch {
+		case err != nil && isDigits(text):
+			return 0, fmt.Errorf("%s has no unit (did you mean %sms?)", text, text)
+		case err != nil:
+			return 0, fmt.Errorf("%q is not a duration such as 300ms or 1s", text)
+		case v%time.Millisecond != 0:
+			return 0, fmt.Errorf("%s is not in whole milliseconds", text)
 		case v < low || v > high:
 			return 0, fmt.Errorf("%s is out of range", text)
 		}

@@ -21,7 +21,9 @@ type Status struct {
 	// Degraded lists what is wrong, each with what to do next; empty when all is well.
 	Degraded []Problem `json:"degraded"`
 	Peers    PeerCount `json:"peers"`
-	FIB      FIBStatus `json:"fib"`
+	// LastFailover is the latest one of this run.
+	LastFailover *Failover `json:"lastFailover,omitempty"`
+	FIB          FIBStatus `json:"fib"`
 }
 
 // Problem is something an operator should act on.
@@ -150,6 +152,16 @@ type ExplainPath struct {
 	Resolution string `json:"resolution"`
 }
 
+// Failover is one move of traffic away from a lost peer, link or neighbour.
+type Failover struct {
+	At     time.Time `json:"at"`     // of the signal
+	Signal string    `json:"signal"` // what told of the loss, and whose: "session 10.1.0.4", "link eth1"
+	// Groups that were rewritten, and the prefixes that moved with them.
+	Groups       int   `json:"groups"`
+	Prefixes     int   `json:"prefixes"`
+	Microseconds int64 `json:"microseconds"` // from the signal to the kernel's confirmation
+}
+
 // Event is one line of `nexthopctl monitor`.
 type Event struct {
 	Time    time.Time         `json:"time"`
@@ -164,7 +176,61 @@ type Event struct {
 type Error struct {
 	Error string `json:"error"`
 	Next  string `json:"next,omitempty"` // the next command to try
+	// Lines are several mistakes, where Error only sums them up.
+	Lines []string `json:"lines,omitempty"`
 }
+
+// Reload answers a request to read the configuration file again.
+type Reload struct {
+	// Plan is the change, a line each, for people; the last says which sessions are reset.
+	Plan    string `json:"plan"`
+	Changed bool   `json:"changed"` // the file differs from what is in force
+	Applied bool   `json:"applied"` // it is in force now; false for a dry run
+	// NeedsRestart are the keys that keep their old values until a restart.
+	NeedsRestart []string `json:"needsRestart,omitempty"`
+}
+
+// Resync answers a request to compare everything with the kernel.
+type Resync struct {
+	Routes      int `json:"routes"`      // of ours, found in the kernel
+	Differences int `json:"differences"` // found, and written right after
+}
+
+// Done answers a request that changed something: one sentence for people.
+type Done struct {
+	Done string `json:"done"`
+	Next string `json:"next,omitempty"` // the command that takes it back, or goes on
+}
+
+// ReloadRequest is the body of a POST to PathReload.
+type ReloadRequest struct {
+	DryRun bool `json:"dryRun"` // only tell what would change
+}
+
+// ResyncRequest is the body of a POST to PathResync.
+type ResyncRequest struct {
+	Install bool `json:"install"` // end what a flush began
+}
+
+// PeerRequest is the body of a POST to PathPeer.
+type PeerRequest struct {
+	Peer   string `json:"peer"`   // name or address
+	Action string `json:"action"` // disable, enable, reset, refresh
+	Reason string `json:"reason,omitempty"`
+}
+
+// Paths that take a POST with a JSON body and change something: PathReload (ReloadRequest,
+// answers Reload; 422 for a file with mistakes), PathResync (ResyncRequest, Resync),
+// PathPeer (PeerRequest, Done), PathFlush, PathDrain and PathUndrain (no body, Done). 403:
+// the caller may only read; 409: it makes no sense at present.
+const (
+	PathReload  = "/v1/reload"
+	PathResync  = "/v1/resync"
+	PathPeer    = "/v1/peer"
+	PathFlush   = "/v1/flush"
+	PathDrain   = "/v1/drain"
+	PathUndrain = "/v1/undrain"
+)
 
 // Paths of the control socket, all GET: PathStatus answers Status, PathPeers []Peer,
 // PathLearned and PathAdvertised []Path (query "peer": a name or an address; 404 with
@@ -181,4 +247,5 @@ const (
 	PathRoutes     = "/v1/routes"
 	PathExplain    = "/v1/explain"
 	PathEvents     = "/v1/events"
+	PathFailovers  = "/v1/failovers" // answers []Failover, the latest first
 )
