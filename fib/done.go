@@ -39,6 +39,7 @@ func (t *Table) Done(now time.Time, refused []OpError) (failed []netip.Prefix) {
 			}
 		case NextHopDel:
 			if err == nil || err.Errno == enoent {
+				t.shrink(s.hop)
 				t.forgetHop(s.hop)
 			} else {
 				s.hop.failure = t.again(s.hop.failure, now, op.Kind, *err)

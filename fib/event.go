@@ -75,6 +75,7 @@ type Event struct {
 	Kind    EventKind
 	Deleted bool
 	IfIndex int        // LinkChanged, AddrChanged, Neighbor*
+	Link    Link       // LinkChanged, unless Deleted: how it is now
 	Addr    netip.Addr // Neighbor*
 	ID      uint32     // *NextHopChanged
 	// Prefix, Table and Protocol describe the route.

@@ -95,9 +95,18 @@ func appendKey(b []byte, vias []Via) []byte {
 }
 
 // choose picks the legs in use: of the first tier that has any, those of live sources,
-// or else those of stale ones. Legs that the kernel refuses do not count. Legs come
-// sorted, at most maxPaths of them.
+// or else those of stale ones. Legs that the kernel refuses do not count, nor do those to
+// be avoided, unless there are no others at all. Legs come sorted, at most maxPaths.
 func (t *Table) choose(vias []Via) pick {
+	if len(t.avoid) > 0 {
+		if p := t.chooseFrom(vias, t.avoid); len(p.want) > 0 {
+			return p
+		}
+	}
+	return t.chooseFrom(vias, nil)
+}
+
+func (t *Table) chooseFrom(vias []Via, avoid map[Leg]bool) pick {
 	var p pick
 	for start := 0; start < len(vias); {
 		end := start
@@ -114,6 +123,9 @@ func (t *Table) choose(vias []Via) pick {
 				for _, l := range t.resolve(v.NextHop).Legs {
 					if f := t.bad[l]; f != nil {
 						refused = f
+						continue
+					}
+					if avoid[l] {
 						continue
 					}
 					use = true

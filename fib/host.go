@@ -1,6 +1,7 @@
 package fib
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 )
@@ -98,6 +99,21 @@ func NewResolver(h *Host) *Resolver {
 		}
 	}
 	return r
+}
+
+// WithLink returns a resolver in which one link is as given; gone: it does not exist. A
+// link's state is the one thing that is told in full by its event, so that its loss does
+// not have to wait for the host's routes to be read.
+func (r *Resolver) WithLink(index int, link Link, gone bool) *Resolver {
+	links := maps.Clone(r.links)
+	if gone {
+		delete(links, index)
+	} else {
+		links[index] = link
+	}
+	with := *r
+	with.links = links
+	return &with
 }
 
 // IsSelf tells whether addr is one of the host's own.

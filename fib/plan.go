@@ -74,10 +74,16 @@ func (t *Table) trim() {
 
 // planChanged writes the groups in the kernel whose legs changed.
 func (t *Table) planChanged(now time.Time) {
+	shrinking := t.planShrink()
 	waiting := t.changed[:0]
 	for _, g := range t.changed {
 		g.queued = false
 		if !g.inKernel || len(g.want) == 0 || slices.Equal(g.want, g.legs) {
+			continue
+		}
+		if shrinking[g] {
+			g.queued = true
+			waiting = append(waiting, g) // looked at again once the next hops are gone
 			continue
 		}
 		if t.classic {
@@ -100,6 +106,87 @@ func (t *Table) planChanged(now time.Time) {
 	}
 	t.changed = waiting
 	t.rehouse()
+}
+
+// planShrink deletes, in compat mode, the next hops that no group wants any more and that
+// leave every group with at least one other: the kernel takes a deleted next hop out of
+// all groups in a fraction of a millisecond, and does not tell each of their routes. It
+// returns the groups that this changes. An emptied group would take its routes with it.
+func (t *Table) planShrink() map[*group]bool {
+	if !t.compat || t.classic || len(t.changed) == 0 {
+		return nil
+	}
+	wanted := make(map[Leg]bool)
+	for _, g := range t.groups {
+		for _, l := range g.want {
+			wanted[l] = true
+		}
+	}
+	stays := func(l Leg) bool { return wanted[l] }
+	keep := make(map[Leg]bool) // not wanted, but the last of a group
+	for _, g := range t.groups {
+		if g.inKernel && !slices.ContainsFunc(g.legs, stays) {
+			for _, l := range g.legs {
+				keep[l] = true
+			}
+		}
+	}
+	shrinking := make(map[*group]bool)
+	doomed := make(map[*hop]bool)
+	for _, g := range t.changed {
+		for _, h := range g.members {
+			if !wanted[h.leg] && !keep[h.leg] && h.inKernel && t.hops[h.leg] == h {
+				shrinking[g], doomed[h] = true, true
+			}
+		}
+	}
+	for id, h := range t.hopIDs {
+		if doomed[h] {
+			t.emit(Op{Kind: NextHopDel, ID: id}, step{hop: h})
+		}
+	}
+	return shrinking
+}
+
+// shrink takes a next hop that was deleted out of the groups that had it.
+func (t *Table) shrink(h *hop) {
+	if h.refs == 0 {
+		return
+	}
+	for _, g := range t.groups {
+		if slices.Contains(g.members, h) {
+			g.members = slices.DeleteFunc(slices.Clone(g.members), func(m *hop) bool { return m == h })
+			g.legs = slices.DeleteFunc(slices.Clone(g.legs), func(l Leg) bool { return l == h.leg })
+			t.queueGroup(g)
+		}
+	}
+	h.refs = 0
+}
+
+// Moves tells what the present Plan moves without touching a route: how many groups it
+// rewrites, and how many routes name them.
+func (t *Table) Moves() (groups, routes int) {
+	seen := make(map[*group]bool)
+	count := func(g *group) {
+		if !seen[g] {
+			seen[g] = true
+			groups++
+			routes += g.routes
+		}
+	}
+	for i := range t.ops {
+		switch s := &t.steps[i]; t.ops[i].Kind {
+		case GroupReplace:
+			count(s.group)
+		case NextHopDel:
+			for _, g := range t.groups {
+				if s.hop.refs > 0 && slices.Contains(g.members, s.hop) {
+					count(g)
+				}
+			}
+		}
+	}
+	return groups, routes
 }
 
 // rehouse moves the routes of vacated groups to their heirs, in one walk over all.

@@ -27,6 +27,8 @@ type storm struct {
 
 func newStorm(t testing.TB, classic bool, seed int64) *storm {
 	w := &storm{sim: newSim(t, classic), r: rand.New(rand.NewSource(seed)), leaving: map[fib.Source][]netip.Prefix{}}
+	w.compat = seed%2 == 0
+	w.start(false)
 	for i := range 8 {
 		w.prefixes = append(w.prefixes, pfx(fmt.Sprintf("192.168.%d.0/24", i)))
 	}
@@ -44,7 +46,12 @@ func (w *storm) prefix() netip.Prefix { return w.prefixes[w.r.Intn(len(w.prefixe
 func (w *storm) src() fib.Source      { return fib.Source(w.r.Intn(sources)) }
 
 func (w *storm) step() {
-	switch w.r.Intn(16) {
+	switch w.r.Intn(17) {
+	case 16:
+		leg, _ := w.leg(nhs(w.prefix(), w.r.Intn(sources)))
+		w.tab.Avoid(leg, !w.avoid[leg])
+		w.avoid[leg] = w.tab.Avoids(leg) // not of one that nothing uses
+		w.logf("avoid %v: %t", leg, w.avoid[leg])
 	case 0, 1, 2:
 		p, src := w.prefix(), w.src()
 		nh := int(src)
@@ -268,6 +275,11 @@ func (w *storm) restartsWithoutAWrite() {
 	if slices.Contains(slices.Collect(maps.Values(w.bad)), true) || len(w.foreign) > 0 {
 		return // refusals are writes
 	}
+	for leg := range w.avoid {
+		w.tab.Avoid(leg, false) // the next run knows of no silent neighbour
+		delete(w.avoid, leg)
+	}
+	w.settle()
 	w.logf("restart with the same state")
 	before := w.dump()
 	w.start(true)

@@ -41,6 +41,8 @@ type sim struct {
 	k       *fibtest.Kernel
 	tab     *fib.Table
 	classic bool
+	compat  bool
+	avoid   map[fib.Leg]bool // legs whose neighbour does not answer, as the table was told
 	now     time.Time
 	links   [2]int // interfaces: 10.1.0.0/16 and fd01::/64, 10.2.0.0/16 and fd02::/64
 	down    [2]bool
@@ -79,7 +81,8 @@ func newSim(t testing.TB, classic bool) *sim {
 
 // start begins a run of the program: adopt what is in the kernel.
 func (s *sim) start(hold bool) {
-	s.tab = fib.NewTable(fib.Options{Owner: owner, Classic: s.classic, MaxPaths: maxPaths, Hold: hold})
+	s.tab = fib.NewTable(fib.Options{Owner: owner, Classic: s.classic, Compat: s.compat, MaxPaths: maxPaths, Hold: hold})
+	s.avoid = map[fib.Leg]bool{}
 	clear(s.paths)
 	clear(s.set)
 	clear(s.states)
@@ -189,6 +192,14 @@ func (s *sim) leg(nh netip.Addr) (fib.Leg, bool) {
 // expect reckons the legs of a prefix, and whether any could be used if the kernel took
 // all of them.
 func (s *sim) expect(p netip.Prefix) (legs []fib.Leg, usable bool) {
+	legs, usable = s.expectBut(p, s.avoid)
+	if len(legs) == 0 {
+		legs, usable = s.expectBut(p, nil) // better than none
+	}
+	return legs, usable
+}
+
+func (s *sim) expectBut(p netip.Prefix, avoid map[fib.Leg]bool) (legs []fib.Leg, usable bool) {
 	vias := s.set[p]
 	for tier := 0; tier < 256 && len(legs) == 0; tier++ {
 		for _, state := range []fib.SourceState{fib.SourceUp, fib.SourceStale} {
@@ -197,7 +208,7 @@ func (s *sim) expect(p netip.Prefix) (legs []fib.Leg, usable bool) {
 			}
 			for _, v := range vias {
 				leg, ok := s.leg(v.NextHop)
-				if int(v.Tier) != tier || s.states[v.Source] != state || !ok {
+				if int(v.Tier) != tier || s.states[v.Source] != state || !ok || avoid[leg] {
 					continue
 				}
 				usable = true

@@ -31,6 +31,7 @@ const (
 type Table struct {
 	owner    Owner
 	classic  bool
+	compat   bool
 	maxPaths int
 
 	states  []SourceState // by Source; missing: up
@@ -42,6 +43,7 @@ type Table struct {
 	hops   map[Leg]*hop      // the one to use for a leg
 	hopIDs map[uint32]*hop   // next hops in the kernel, by id
 	bad    map[Leg]*Failure  // legs that the kernel refuses as next hop
+	avoid  map[Leg]bool      // legs not to be used while there are others
 	lastID uint32
 	taken  map[uint32]bool // ids of ours that the kernel said belong to somebody
 
@@ -85,6 +87,10 @@ type Options struct {
 	// Hold: routes found by Load that no peer has confirmed are neither changed nor
 	// deleted until Release (selection deferral, RFC 4724 section 4.1).
 	Hold bool
+	// Compat: net.ipv4.nexthop_compat_mode is on, and the replacement of a group costs the
+	// kernel a notification for each of its routes. Where deleting a next hop does the
+	// same to the groups that hold it, that is done instead.
+	Compat bool
 }
 
 // NewTable returns an empty table. Until SetResolver, nothing resolves.
@@ -94,6 +100,7 @@ func NewTable(o Options) *Table {
 		classic:  o.Classic,
 		maxPaths: max(o.MaxPaths, 1),
 		hold:     o.Hold,
+		compat:   o.Compat,
 		resolve:  func(netip.Addr) Resolution { return Resolution{Why: Unreachable} },
 		byKey:    make(map[string]*group),
 		byID:     make(map[uint32]*group),
@@ -318,6 +325,26 @@ func (t *Table) SetResolver(resolve func(netip.Addr) Resolution) {
 		}
 	}
 }
+
+// Avoid says whether a leg should carry no traffic while others can: its neighbour does
+// not answer. A leg that nothing uses or wants is no news.
+func (t *Table) Avoid(l Leg, avoid bool) {
+	if t.avoid[l] == avoid || avoid && !t.needs(l) {
+		return
+	}
+	if avoid {
+		if t.avoid == nil {
+			t.avoid = make(map[Leg]bool)
+		}
+		t.avoid[l] = true
+	} else {
+		delete(t.avoid, l)
+	}
+	t.recompute(nil)
+}
+
+// Avoids tells whether a leg is being avoided.
+func (t *Table) Avoids(l Leg) bool { return t.avoid[l] }
 
 // recompute brings the groups that which selects (nil: all) up to date.
 func (t *Table) recompute(which func(*group) bool) {

@@ -139,7 +139,7 @@ func testEvents(e *env, f family) {
 		e.Helper()
 		return until(what, func(got fib.Event) bool {
 			return got.Kind == want.Kind && got.Deleted == want.Deleted && got.Prefix == want.Prefix &&
-				got.ID == want.ID && (want.IfIndex == 0 || got.IfIndex == want.IfIndex) &&
+				got.ID == want.ID && (want.Link == fib.Link{} || got.Link == want.Link) && (want.IfIndex == 0 || got.IfIndex == want.IfIndex) &&
 				(want.Protocol == 0 || got.Protocol == want.Protocol) &&
 				// Own objects are changed by somebody, who has a number.
 				(got.PID != 0 || want.Kind != fib.OwnRouteChanged && want.Kind != fib.OwnNextHopChanged)
@@ -190,7 +190,7 @@ func testEvents(e *env, f family) {
 	wait("new address", fib.Event{Kind: fib.AddrChanged, IfIndex: v2})
 	wait("its connected route", fib.Event{Kind: fib.HostRouteChanged, Prefix: prefix("10.0.2.0/24"), Protocol: protocolKernel})
 	e.SetLink(e.v1, false)
-	wait("link down", fib.Event{Kind: fib.LinkChanged, IfIndex: e.v1})
+	wait("link down", fib.Event{Kind: fib.LinkChanged, IfIndex: e.v1, Link: fib.Link{Name: "v1", MTU: 1500}})
 	e.DelLink(v2)
 	wait("link gone", fib.Event{Kind: fib.LinkChanged, IfIndex: v2, Deleted: true})
 }

@@ -81,7 +81,7 @@ func (m *Machine) AddLink(name string, addrs ...netip.Prefix) int {
 		index++
 	}
 	m.links[index] = &link{Link: fib.Link{Name: name, Up: true, Running: true, MTU: 1500}, addrs: slices.Clone(addrs)}
-	m.emit(fib.Event{Kind: fib.LinkChanged, IfIndex: index})
+	m.emitLink(index)
 	for _, a := range addrs {
 		m.addConnected(index, a)
 	}
@@ -134,7 +134,7 @@ func (m *Machine) SetLink(index int, up bool) {
 		return
 	}
 	l.Up, l.Running = up, up
-	m.emit(fib.Event{Kind: fib.LinkChanged, IfIndex: index})
+	m.emitLink(index)
 	if !up {
 		m.linkDown(index)
 		l.addrs = slices.DeleteFunc(l.addrs, func(a netip.Prefix) bool { return a.Addr().Is6() })
@@ -155,10 +155,14 @@ func (m *Machine) SetCarrier(index int, on bool) {
 		return
 	}
 	l.Running = on
-	m.emit(fib.Event{Kind: fib.LinkChanged, IfIndex: index})
+	m.emitLink(index)
 	if !on {
 		m.flushHops(index)
 	}
+}
+
+func (m *Machine) emitLink(index int) {
+	m.emit(fib.Event{Kind: fib.LinkChanged, IfIndex: index, Link: m.links[index].Link})
 }
 
 // DelLink removes a link and all that uses it.

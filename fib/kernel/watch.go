@@ -180,7 +180,7 @@ func (h *Handle) event(m message) (e fib.Event, err error) {
 	switch m.typ {
 	case unix.RTM_NEWLINK, unix.RTM_DELLINK:
 		e.Kind, e.Deleted = fib.LinkChanged, m.typ == unix.RTM_DELLINK
-		e.IfIndex, _, err = parseLink(m.body)
+		e.IfIndex, e.Link, err = parseLink(m.body)
 		if len(m.body) > 0 && m.body[0] != unix.AF_UNSPEC {
 			e.Kind = 0 // a bridge port's settings, or IPv6's: DELLINK there is no end of the link
 		}
