@@ -49,7 +49,7 @@ type fakeOptions struct {
 	noRestart   bool // no graceful restart capability
 	restartTime uint16
 	families    []bgp.Family // whose forwarding state it keeps; nil: both
-	noOpen      bool // only connects
+	noOpen      bool         // only connects
 }
 
 // connect connects from an address to the speaker and brings the session up.
