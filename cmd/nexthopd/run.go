@@ -1,0 +1,209 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/signal"
+	"slices"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/nexthopd/nexthopd/agent"
+	"github.com/nexthopd/nexthopd/agent/bgp"
+	"github.com/nexthopd/nexthopd/agent/config"
+	"github.com/nexthopd/nexthopd/agent/journal"
+	"github.com/nexthopd/nexthopd/cmd/nexthopd/diag"
+	"github.com/nexthopd/nexthopd/fib"
+	"github.com/nexthopd/nexthopd/fib/kernel"
+	"github.com/nexthopd/nexthopd/internal/version"
+	"github.com/nexthopd/nexthopd/metrics"
+)
+
+// socketMode lets root and the daemon's group use the control socket.
+const socketMode = 0o660
+
+// runDaemon is the composition root: it makes the parts, connects them, and returns when
+// ctx has ended and all that it started has, or when a part has failed.
+//
+// The order matters. Everything that can be in the way (a second daemon, a missing
+// capability, a port that is taken) is found before anything is changed; the routes of
+// an earlier run are adopted before the first session can come up; and at the end the
+// loop stops before the sessions do, so that their loss withdraws nothing.
+func runDaemon(ctx context.Context, cfg *config.Config, path string, log *slog.Logger) error {
+	systemd := newNotifier(log)
+	// One slot is enough: a reload reads the file as it is then, so a second request
+	// while one waits asks for nothing more.
+	reload := make(chan os.Signal, 1)
+	signal.Notify(reload, syscall.SIGHUP)
+	defer signal.Stop(reload)
+
+	api, err := diag.ListenUnix(ctx, cfg.API.Socket, socketMode)
+	if err != nil {
+		return err
+	}
+	defer api.Close()
+	var scrape net.Listener
+	if cfg.Metrics.Listen != "" {
+		if scrape, err = diag.ListenTCP(ctx, "metrics.listen", cfg.Metrics.Listen); err != nil {
+			return err
+		}
+		defer scrape.Close()
+	}
+	owner := ownerOf(cfg)
+	k, err := kernel.Open(kernel.Options{Owner: owner, Classic: !cfg.FIB.NextHopObjects})
+	if err != nil {
+		return err
+	}
+	defer k.Close()
+	if cfg.RouterID, err = routerID(cfg, k); err != nil {
+		return err
+	}
+
+	compat, err := k.CompatMode()
+	if err != nil {
+		return err
+	}
+	if compat && k.HasNextHopObjects() {
+		log.Warn("net.ipv4.nexthop_compat_mode is 1: some failovers take the kernel a second per million routes, instead of a millisecond; "+
+			"mend it with: sysctl -w net.ipv4.nexthop_compat_mode=0", "sysctl", "net.ipv4.nexthop_compat_mode")
+	}
+
+	instruments := metrics.NewInstruments()
+	a := agent.New(agent.Options{
+		Config: cfg, ConfigFile: path, Version: version.Get().Version,
+		Owner: owner, CompatMode: compat, Kernel: k, Log: log, Metrics: instruments,
+	})
+
+	registry, err := metrics.NewRegistry(a, instruments, version.Get())
+	if err != nil {
+		return err
+	}
+	h := metrics.Handler(metrics.Options{Registry: registry, Source: a, Healthy: a.Healthy, Log: log})
+
+	// The monitor listens before the first dump, so that no change falls in between.
+	ended, end := context.WithCancel(context.WithoutCancel(ctx))
+	defer end()
+	group, running := errgroup.WithContext(ended)
+	subscribed := make(chan struct{})
+	group.Go(func() error {
+		return k.Watch(running, func(e fib.Event) {
+			if e.Kind == fib.Subscribed {
+				close(subscribed)
+				return
+			}
+			a.KernelEvent(e)
+		})
+	})
+	select {
+	case <-subscribed:
+	case <-running.Done():
+		return group.Wait()
+	}
+	adopted, err := a.Adopt()
+	if err != nil {
+		return err
+	}
+
+	speaker := bgp.New(bgp.Options{
+		ASN: cfg.ASN, RouterID: cfg.RouterID, Listen: cfg.Listen, Logger: log, Handler: a,
+		BranchToBranch: cfg.BranchToBranch, Restarting: adopted, OnPeerDown: a.PeerDown,
+	})
+	if err := speaker.Start(context.WithoutCancel(ctx)); err != nil {
+		var le *bgp.ListenError
+		if errors.As(err, &le) {
+			return diag.ListenError("BGP listener", le.Address.String(), le.Err)
+		}
+		return err
+	}
+	// The sessions outlive the loop: see above.
+	defer speaker.Stop(context.WithoutCancel(ctx), cfg.FIB.OnStop == config.OnStopKeep)
+	if err := a.Connect(speaker); err != nil {
+		return err
+	}
+
+	if scrape != nil {
+		group.Go(func() error { return metrics.Serve(running, scrape, h, log) })
+	}
+	stopping := firstDone(running, ctx)
+	group.Go(func() error { return a.ServeAPI(running, api) })
+	group.Go(func() error { systemd.watchdog(running, a.Healthy); return nil })
+	group.Go(func() error {
+		for {
+			select {
+			case <-running.Done():
+				return nil
+			case <-reload:
+				log.Warn("SIGHUP does nothing yet: restart to apply a changed configuration; routes and traffic stay")
+			}
+		}
+	})
+	group.Go(func() error {
+		err := a.Run(stopping)
+		end() // the loop is what everything else serves
+		return err
+	})
+
+	journal.Log(log, journal.Started, slog.Uint64("asn", uint64(cfg.ASN)), slog.String("router_id", cfg.RouterID.String()),
+		slog.Int("peers", len(cfg.Peers)), slog.String("mode", string(cfg.FIB.Mode)), slog.Bool("nexthop_objects", k.HasNextHopObjects()))
+	if cfg.FIB.Mode == config.ModeInstall && cfg.FIB.NextHopObjects && !k.HasNextHopObjects() {
+		log.Warn("this kernel has no next-hop objects (they came with Linux 5.3): routes carry their next hops, and a failover rewrites each of them")
+	}
+	systemd.ready(a.Summary())
+	group.Go(func() error {
+		tick := time.NewTicker(10 * time.Second)
+		defer tick.Stop()
+		for last := a.Summary(); ; {
+			select {
+			case <-running.Done():
+				return nil
+			case <-tick.C:
+				if now := a.Summary(); now != last {
+					systemd.status(now)
+					last = now
+				}
+			}
+		}
+	})
+	group.Go(func() error {
+		<-stopping.Done()
+		journal.Log(log, journal.Stopping, slog.String("routes", string(cfg.FIB.OnStop)))
+		systemd.stopping()
+		return nil
+	})
+	return group.Wait()
+}
+
+// firstDone ends with either of two contexts.
+func firstDone(a, b context.Context) context.Context {
+	ctx, cancel := context.WithCancel(a)
+	context.AfterFunc(b, cancel)
+	return ctx
+}
+
+// routerID is the configured one, or the lowest global IPv4 address of the host.
+func routerID(cfg *config.Config, k *kernel.Handle) (netip.Addr, error) {
+	if cfg.RouterID.IsValid() {
+		return cfg.RouterID, nil
+	}
+	host, err := k.Host()
+	if err != nil {
+		return netip.Addr{}, fmt.Errorf("find a router id: %w", err)
+	}
+	var ids []netip.Addr
+	for _, a := range host.Addrs {
+		if ip := a.Prefix.Addr(); ip.Is4() && ip.IsGlobalUnicast() {
+			ids = append(ids, ip)
+		}
+	}
+	if len(ids) == 0 {
+		return netip.Addr{}, errors.New("find a router id: the host has no global IPv4 address; set router-id in the configuration")
+	}
+	return slices.MinFunc(ids, netip.Addr.Compare), nil
+}
