@@ -1,0 +1,274 @@
+package e2e
+
+import (
+	"os/exec"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nexthopd/nexthopd/e2e/lab"
+)
+
+// The life of a deb: each step goes on where the one before left off.
+func TestDebian(t *testing.T) {
+	for _, root := range []Root{bookworm, trixie} {
+		t.Run(root.Suite, func(t *testing.T) {
+			t.Parallel()
+			h := newHost(t, root)
+			steps := []struct {
+				name string
+				run  func(h *host)
+			}{
+				{"install", (*host).install},
+				{"configure", (*host).configure},
+				{"journal", (*host).journal},
+				{"prometheus", (*host).prometheus},
+				{"metrics", (*host).metrics},
+				{"access", (*host).access},
+				{"secrets", (*host).secrets},
+				{"bad configuration", (*host).badConfiguration},
+				{"upgrade", func(h *host) { h.upgrade("apt-get install -y /packages/" + deb(newVersion, "amd64")) }},
+				{"watchdog", (*host).watchdog},
+				{"networkd", (*host).networkd},
+				{"reload", (*host).reload},
+				{"remove", (*host).remove},
+				{"purge", (*host).purge},
+			}
+			for _, s := range steps {
+				if !t.Run(s.name, func(t *testing.T) {
+					at, machine := *h, *h.Machine
+					at.Machine = &machine
+					at.t = t
+					s.run(&at)
+				}) {
+					return // what follows builds on it
+				}
+			}
+		})
+	}
+}
+
+// Freshly installed it runs, says that it has no peers, and changes no route.
+func (h *host) install() {
+	before := h.Run("ip route")
+	h.Run("apt-get install -y /packages/" + deb(oldVersion, "amd64"))
+	h.Run("systemctl is-active nexthopd && systemctl is-enabled nexthopd")
+	h.Wait("no peers are configured", 10*time.Second, "nexthopctl status || [ $? -eq 4 ]")
+	h.Wait("no peers", 10*time.Second, "systemctl show -p StatusText nexthopd")
+	if after := h.Run("ip route"); after != before {
+		h.t.Errorf("installing changed the routes from\n%sto\n%s", before, after)
+	}
+	h.wantSysctls()
+	if out := h.Run("systemd-analyze security --threshold=20 nexthopd.service | tail -1; systemd-analyze verify --man=no nexthopd.service 2>&1"); strings.Count(out, "nexthopd.service") != 1 {
+		h.t.Errorf("systemd-analyze: %s", out) // the first line of the two is the exposure
+	}
+}
+
+// wantSysctls checks what the package sets, without a reboot.
+func (h *host) wantSysctls() {
+	for name, want := range map[string]string{
+		"net.ipv4.nexthop_compat_mode": "0", "net.ipv4.fib_multipath_hash_policy": "1", "net.ipv6.fib_multipath_hash_policy": "1",
+	} {
+		if got := strings.TrimSpace(h.Run("cat /proc/sys/" + strings.ReplaceAll(name, ".", "/"))); got != want {
+			h.t.Errorf("%s is %s, want %s", name, got, want)
+		}
+	}
+}
+
+func (h *host) journal() {
+	out := h.Wait("session is established", 10*time.Second, "journalctl -u nexthopd PEER=10.1.0.4 -o cat")
+	if strings.Contains(out, "10.1.0.5") {
+		h.t.Errorf("journalctl PEER=10.1.0.4 shows another peer's records:\n%s", out)
+	}
+	h.Wait("reached Established; routes are being", 10*time.Second, "journalctl -x -u nexthopd PEER=10.1.0.4")
+	if out := h.Run("journalctl -u nexthopd -o cat | grep -c goroutine || true"); out != "0\n" {
+		h.t.Errorf("%s lines of goroutines in the journal", out)
+	}
+	if out := h.Run("ip route show proto nexthopd"); !strings.HasPrefix(out, "192.168.255.0/24 ") {
+		h.t.Errorf("ip route show proto nexthopd: %q", out)
+	}
+}
+
+func (h *host) metrics() {
+	var text string
+	check(h.t, h.get("http://127.0.0.1:9565/metrics", &text))
+	if _, err := exec.LookPath("promtool"); err != nil {
+		h.t.Fatalf("%v: internal/tools/apt-packages installs it", err)
+	}
+	lint := exec.Command("promtool", "check", "metrics")
+	lint.Stdin = strings.NewReader(text)
+	out, err := lint.CombinedOutput()
+	if err != nil || len(out) > 0 {
+		h.t.Errorf("promtool check metrics: %v\n%s", err, out)
+	}
+}
+
+// The socket is for root and the group; everybody else is told so.
+func (h *host) access() {
+	h.Run("useradd member && usermod -aG nexthopd member && useradd stranger")
+	h.Run("runuser -u member -- nexthopctl peers")
+	_, err := h.Try(h.ctx, "runuser -u stranger -- nexthopctl peers")
+	if err == nil || !strings.Contains(err.Error(), "permission denied") {
+		h.t.Errorf("nexthopctl as a stranger: %v, want permission denied", err)
+	}
+}
+
+// A secret goes from a file that only root can read to the daemon.
+func (h *host) secrets() {
+	h.Write("/etc/nexthopd/secrets.d/nva-b", "wrong on the other side")
+	h.Run("chmod 600 /etc/nexthopd/secrets.d/nva-b")
+	h.Write("/etc/nexthopd/nexthopd.yaml", strings.Replace(hostConfig, "asn: 65147}\n  - {name: nva-b, ",
+		"asn: 65147}\n  - {password-credential: peers_nva-b, name: nva-b, ", 1))
+	h.Run("systemctl restart nexthopd")
+	// FRR has no secret, so this session can't come up, and the other one does.
+	h.Wait("1 of 2 established", 30*time.Second, "nexthopctl status || [ $? -eq 4 ]")
+	h.Run("rm /etc/nexthopd/secrets.d/nva-b")
+	h.configure()
+}
+
+// A mistake is no restart loop, its place is in the journal, and the routes stay.
+func (h *host) badConfiguration() {
+	h.Write("/etc/nexthopd/nexthopd.yaml", hostConfig+"nonsense: 1\n")
+	if _, err := h.Try(h.ctx, "systemctl restart nexthopd"); err == nil {
+		h.t.Error("started with a mistake in the configuration")
+	}
+	out := h.Run("systemctl show -p ExecMainStatus -p NRestarts -p ActiveState nexthopd | sort")
+	if want := "ActiveState=failed\nExecMainStatus=78\nNRestarts=0\n"; out != want {
+		h.t.Errorf("after a bad configuration: %q, want %q", out, want)
+	}
+	h.Wait("nexthopd.yaml:7:1: nonsense", 10*time.Second, "journalctl -u nexthopd -o cat")
+	h.wantRoute()
+	h.configure()
+}
+
+// upgrade loses no packet, and keeps the routes and the edited configuration.
+func (h *host) upgrade(command string) {
+	began := time.Now()
+	traffic, err := h.net.Traffic(lab.TrafficConfig{Rate: 200})
+	check(h.t, err)
+	missing := h.keepRoute(func() {
+		h.Run(command)
+		h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status || [ $? -eq 4 ]")
+	})
+	report := traffic.Stop()
+	if report.Lost() > 0 || missing > 500*time.Millisecond {
+		h.t.Errorf("upgrade: %d of %d packets lost, from %s to %s after the start, route missing for up to %s; want none",
+			report.Lost(), report.Sent(), report.FirstLost.Sub(began), report.LastLost.Sub(began), missing)
+		h.t.Logf("lost at %s, stopped at %s", report.FirstLost.UTC(), time.Now().UTC())
+	}
+	h.Wait("nexthopctl "+newVersion, time.Second, "nexthopctl --version")
+	if out := h.Run("nexthopctl status || [ $? -eq 4 ]"); !strings.HasPrefix(out, "nexthopd "+newVersion) {
+		h.t.Errorf("the daemon after the upgrade says %q", out)
+	}
+	if got := h.Run("cat /etc/nexthopd/nexthopd.yaml"); got != hostConfig {
+		h.t.Errorf("the upgrade changed the configuration to\n%s", got)
+	}
+	h.wantRoute()
+}
+
+// A hung daemon is killed and restarted, says where it hung, and the route stays.
+func (h *host) watchdog() {
+	h.Write("/etc/systemd/system/nexthopd.service.d/test.conf", "[Service]\nWatchdogSec=2\nRestartSec=100ms\n")
+	h.Run("systemctl daemon-reload && systemctl restart nexthopd")
+	h.wantRoute()
+	pid := strings.TrimSpace(h.Run("systemctl show -p MainPID --value nexthopd"))
+	missing := h.keepRoute(func() {
+		h.Run("kill -STOP " + pid)
+		h.Wait("1", 30*time.Second, "systemctl show -p NRestarts --value nexthopd")
+		h.Wait("active", 30*time.Second, "systemctl is-active nexthopd")
+		h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status || [ $? -eq 4 ]")
+	})
+	if missing > 500*time.Millisecond {
+		h.t.Errorf("the route was missing for %s", missing)
+	}
+	if now := strings.TrimSpace(h.Run("systemctl show -p MainPID --value nexthopd")); now == pid {
+		h.t.Errorf("the hung process %s is still the daemon", pid)
+	}
+	h.Wait("Watchdog timeout", 10*time.Second, "journalctl -u nexthopd -o cat")
+	h.Wait("SIGABRT: abort", 10*time.Second, "journalctl -u nexthopd -o cat")
+	h.Run("rm -r /etc/systemd/system/nexthopd.service.d && systemctl daemon-reload && systemctl restart nexthopd")
+	h.wantRoute()
+}
+
+// networkd removes what it does not know, unless told otherwise, which the package does.
+func (h *host) networkd() {
+	for name, addr := range map[string]string{"eth0": "10.1.2.4/16", "eth1": "10.3.0.1/24"} {
+		network := "Address=" + addr
+		if strings.HasPrefix(h.Run("systemctl --version"), "systemd 252 ") {
+			// On a kernel much newer than its own (6.18) networkd 252 is refused addresses with
+			// ERANGE, tries again without a pause, and ends for lack of buffers.
+			network = "KeepConfiguration=static"
+		}
+		h.Write("/etc/systemd/network/10-"+name+".network", "[Match]\nName="+name+"\n[Network]\n"+network+"\nIPv6AcceptRA=no\n")
+	}
+	restart := func() {
+		h.Run("systemctl restart systemd-networkd")
+		// Not networkctl, which wants D-Bus.
+		h.Wait("ADMIN_STATE=configured", 20*time.Second, "cat /run/systemd/netif/links/$(cat /sys/class/net/eth0/ifindex)")
+	}
+	missing := h.keepRoute(func() {
+		restart()
+		restart()
+		h.wantRoute()
+	})
+	if missing > time.Second {
+		h.t.Errorf("networkd's restart cost the route %s, want at most 1s", missing)
+	}
+	// Nor does it take the daemon's repairs.
+	h.Run("systemctl stop nexthopd")
+	if missing := h.keepRoute(restart); missing > 500*time.Millisecond {
+		h.t.Errorf("with the daemon stopped, networkd's restart cost the route %s", missing)
+	}
+	h.wantRoute()
+	h.Run("systemctl stop systemd-networkd.socket systemd-networkd && systemctl start nexthopd")
+	h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status || [ $? -eq 4 ]")
+}
+
+func (h *host) reload() {
+	if _, err := h.Try(h.ctx, "nexthopctl --help | grep -q '^  reload '"); err != nil {
+		h.t.Skip("waits for `nexthopctl reload`, which the unit's ExecReload calls")
+	}
+	sessions := h.Run("nexthopctl peers -o json | grep since")
+	h.Write("/etc/nexthopd/nexthopd.yaml", strings.Replace(hostConfig, "10.1.0.0/16", "10.1.0.0/16, 10.3.0.0/24", 1))
+	h.Run("systemctl reload nexthopd")
+	if out := h.Run("nexthopctl advertised nva-a"); !strings.Contains(out, "10.3.0.0/24") {
+		h.t.Errorf("after the reload nva-a is told\n%s", out)
+	}
+	h.Write("/etc/nexthopd/nexthopd.yaml", hostConfig+"nonsense: 1\n")
+	if _, err := h.Try(h.ctx, "systemctl reload nexthopd"); err == nil {
+		h.t.Error("reloaded a configuration with a mistake")
+	}
+	h.Run("systemctl is-active nexthopd")
+	h.Write("/etc/nexthopd/nexthopd.yaml", hostConfig)
+	h.Run("systemctl reload nexthopd")
+	if now := h.Run("nexthopctl peers -o json | grep since"); now != sessions {
+		h.t.Errorf("the sessions were up since\n%sand now are since\n%s", sessions, now)
+	}
+}
+
+// wantNothing is for after a removal: nothing of ours is in the kernel.
+func (h *host) wantNothing() {
+	if out := h.Run("ip route show table all proto 165; ip -6 route show table all proto 165; ip nexthop show proto 165"); out != "" {
+		h.t.Errorf("left in the kernel:\n%s", out)
+	}
+	if out, err := h.Try(h.ctx, "systemctl cat nexthopd; pgrep -x nexthopd"); err == nil || out != "" {
+		h.t.Errorf("left of the service: %s", out)
+	}
+}
+
+func (h *host) remove() {
+	h.Run("apt-get remove -y nexthopd")
+	h.wantNothing()
+	if got := h.Run("cat /etc/nexthopd/nexthopd.yaml"); got != hostConfig {
+		h.t.Errorf("apt remove changed the configuration to\n%s", got)
+	}
+}
+
+func (h *host) purge() {
+	h.Run("apt-get purge -y nexthopd")
+	h.wantNothing()
+	if out := h.Run("find / -xdev '(' -name '*nexthopd*' -o -name '*nexthopctl*' ')' -not -path '/proc/*' -not -path '/sys/*' -not -path '/packages/*'"); out != "" {
+		h.t.Errorf("purge left\n%s", out)
+	}
+	h.Run("getent passwd nexthopd") // files elsewhere may be its
+}

@@ -1,0 +1,74 @@
+package e2e
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+// stubs stand for what a distribution with rpm has installed: the root is a Debian, whose
+// systemd and shell rpm knows nothing of.
+const stubs = `Name: stubs
+Version: 1
+Release: 1
+Summary: what dpkg has installed
+License: none
+BuildArch: noarch
+Provides: systemd iproute /bin/sh
+%description
+none
+%files
+`
+
+// The life of an rpm, with dnf.
+func TestRPM(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, trixie)
+	h.Write("/tmp/stubs.spec", stubs)
+	h.Run("mkdir /tmp/repo && cp /packages/*.x86_64.rpm /tmp/repo/ && rpmbuild --quiet --define '_rpmdir /tmp/repo' -bb /tmp/stubs.spec && createrepo_c -q /tmp/repo")
+	dnf := "dnf -q -y --releasever=1 --disablerepo='*' --repofrompath=test,file:///tmp/repo --enablerepo=test --nogpgcheck "
+	steps := []struct {
+		name string
+		run  func(h *host)
+	}{
+		{"install", func(h *host) {
+			h.Run(dnf + "install nexthopd-" + oldVersion)
+			// Whether a service starts is the distribution's and the administrator's decision.
+			if out, err := h.Try(h.ctx, "systemctl is-active nexthopd"); err == nil {
+				h.t.Errorf("after dnf install the service is %s", out)
+			}
+			h.Run("systemctl enable --now nexthopd && systemctl is-active nexthopd")
+			h.wantSysctls()
+			h.Run("test -f /etc/sysconfig/nexthopd && test ! -e /etc/default/nexthopd")
+		}},
+		{"configure", (*host).configure},
+		{"journal", (*host).journal},
+		{"upgrade", func(h *host) { h.upgrade(dnf + "upgrade nexthopd") }},
+		{"verify", func(h *host) {
+			// Of all files, the edited configuration alone differs.
+			out, _ := h.Try(h.ctx, "rpm -V nexthopd") // fails for any difference
+			for line := range strings.Lines(out) {
+				if !strings.HasSuffix(strings.TrimSpace(line), "/etc/nexthopd/nexthopd.yaml") {
+					h.t.Errorf("rpm -V: %s", line)
+				}
+			}
+		}},
+		{"remove", func(h *host) {
+			h.Run(dnf + "remove nexthopd")
+			h.wantNothing()
+			// An edited file is kept, under the name that rpm gives it.
+			h.Wait("edited by hand", time.Second, "cat /etc/nexthopd/nexthopd.yaml.rpmsave")
+			h.Run("test ! -e /var/lib/nexthopd && test ! -e /usr/sbin/nexthopd")
+		}},
+	}
+	for _, s := range steps {
+		if !t.Run(s.name, func(t *testing.T) {
+			at, machine := *h, *h.Machine
+			at.Machine = &machine
+			at.t = t
+			s.run(&at)
+		}) {
+			return
+		}
+	}
+}
