@@ -90,6 +90,10 @@ test-netns: ## only the tests in network namespaces; a skipped one is a failure 
 		awk '/internal\/netnstest|\/e2e/ {print $$1}'); \
 	NEXTHOPD_REQUIRE_ROOT=1 go test -count=1 -p 1 -timeout $(E2E_TIMEOUT) $$pkgs
 
+.PHONY: docs
+docs: ## the pages of docs/ that are lists of what the code knows: events
+	@go run ./packaging/generate -docs docs
+
 .PHONY: packages
 packages: ## deb and rpm for amd64 and arm64 in ./dist, the same bytes for the same commit
 	@VERSION='$(VERSION)' packaging/build dist

@@ -263,7 +263,7 @@ func startLab(t *testing.T, cfg *config.Config, m *fibtest.Machine, eth0 int) *l
 	l.k = &kernel{Kernel: m.Open(owner, !cfg.FIB.NextHopObjects)}
 	l.a = New(Options{
 		Config: cfg, ConfigFile: "/etc/nexthopd/nexthopd.yaml", Version: "1.0.0", Owner: owner, Kernel: l.k,
-		Log: slog.New(slog.NewTextHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug})), Metrics: metrics.NewInstruments(),
+		Log: slog.New(catalogued{t, slog.NewTextHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug})}), Metrics: metrics.NewInstruments(),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
 	var tasks sync.WaitGroup

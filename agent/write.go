@@ -118,9 +118,11 @@ func (a *Agent) repairs(in inbox) {
 		}
 	}
 	n := 0
+	var last netip.Prefix
 	for p := range a.mayRepair(time.Now(), in.lost) {
 		if e, _ := a.table.Entry(p); e.Kernel != nil {
 			a.table.Lost(p)
+			last = p
 			n++
 		} else {
 			a.table.Retry(p) // the one in the way was ours
@@ -128,7 +130,11 @@ func (a *Agent) repairs(in inbox) {
 	}
 	if n > 0 {
 		a.metrics.Repairs(metrics.RepairRoute, n)
-		a.journal(journal.Repair, slog.String("reason", "routes changed by another program"), slog.Int("routes", n), slog.Uint64("by", uint64(in.lostBy)))
+		attrs := []slog.Attr{slog.String("reason", "routes changed by another program"), slog.Int("routes", n), slog.Uint64("by", uint64(in.lostBy))}
+		if n == 1 {
+			attrs = append(attrs, slog.Any("prefix", last))
+		}
+		a.journal(journal.Repair, attrs...)
 		a.event("fib", nil, netip.Prefix{}, fmt.Sprintf("repairing %d routes that another program changed", n), nil)
 	}
 }

@@ -21,6 +21,9 @@ type Event struct {
 	Name    string
 	Level   slog.Level
 	Message string // constant; what varies goes into attributes
+	// Fields are the attributes of its records, in lower case; those in parentheses are
+	// not in every one. Fields says what each means.
+	Fields string
 	// Cause and Next are the catalogue's text: what this means, and what to do.
 	Cause string
 	Next  string
@@ -32,30 +35,35 @@ var (
 	Started = Event{
 		ID: "d077b2760fe6498da4bdd08d40c59b27", Name: "started", Level: LevelNotice,
 		Message: "nexthopd is ready",
+		Fields:  "asn router_id peers mode nexthop_objects",
 		Cause:   "The BGP listener is open and the routes of an earlier run, if there were any, have been adopted.",
 		Next:    "Nothing. `nexthopctl status` shows sessions and routes.",
 	}
 	Stopping = Event{
 		ID: "ec9e85fef49b46b683ff62a5e9bbf28c", Name: "stopping", Level: LevelNotice,
 		Message: "nexthopd is stopping",
+		Fields:  "routes",
 		Cause:   "The daemon was asked to stop. With `on-stop: keep` its routes stay in the kernel and go on forwarding.",
 		Next:    "Nothing, if it was intended. The next start adopts the routes that stayed.",
 	}
 	Failed = Event{
 		ID: "14c78407ccef4a7291ff3f1891242b1f", Name: "failed", Level: slog.LevelError,
 		Message: "nexthopd ends with an error",
+		Fields:  "err",
 		Cause:   "A part of the daemon could not start or go on; ERR says which and why. Routes that were installed stay in the kernel.",
 		Next:    "Mend what ERR names: a port or socket that another process holds, a missing capability. The unit starts the daemon again by itself.",
 	}
 	SessionUp = Event{
 		ID: "ae2d35535fff47878bf1ae9e78c949aa", Name: "session-up", Level: LevelNotice,
 		Message: "session is established",
+		Fields:  "peer name local",
 		Cause:   "The BGP session with the peer reached Established; routes are being exchanged.",
 		Next:    "Nothing. `nexthopctl learned PEER` shows what the peer announces.",
 	}
 	SessionDown = Event{
 		ID: "e5d73807f6ab49619cd835acab55bc49", Name: "session-down", Level: slog.LevelWarn,
 		Message: "session is down",
+		Fields:  "peer name cause reason graceful",
 		Cause: "The BGP session with the peer ended. CAUSE is one of hold-timer (nothing was heard for the hold time), notification-received or " +
 			"notification-sent (REASON has code and subcode by name), connection-lost, bfd, prefix-limit, bad-peer-as, operator, deconfigured, " +
 			"graceful-restart (the peer promised to keep forwarding, so its routes stay for now). The traffic has been moved to the peers that remain.",
@@ -65,24 +73,28 @@ var (
 	PrefixLimitWarning = Event{
 		ID: "5be0b94424744736b7e0ba93e1178491", Name: "prefix-limit-warning", Level: slog.LevelWarn,
 		Message: "peer is near its prefix limit",
+		Fields:  "peer name",
 		Cause:   "The peer announces at least three quarters of the distinct prefixes it is allowed. At the limit the configured action is taken.",
 		Next:    "If so many prefixes are expected, raise the peer's limit; if not, look at what it announces: `nexthopctl learned PEER`.",
 	}
 	FIBRefused = Event{
 		ID: "4a0f018e50864f8fba16aa1b57b66613", Name: "fib-refused", Level: slog.LevelError,
 		Message: "kernel refused a write",
+		Fields:  "prefix op err",
 		Cause:   "The kernel did not accept a route, next hop or group; ERR has its own words. The write is retried with growing pauses, other prefixes are not affected.",
 		Next:    "`nexthopctl explain PREFIX` shows the next hops tried and when the next attempt is.",
 	}
 	ForeignConflict = Event{
 		ID: "5bffac30eba84e4ea75706ce61b20398", Name: "foreign-conflict", Level: slog.LevelWarn,
 		Message: "another program's route is in the way",
+		Fields:  "prefix table reason protocol",
 		Cause:   "A route that nexthopd did not make holds the same table, prefix and metric. It is never changed; ours is installed once it is gone.",
 		Next:    "`ip route show PREFIX` shows it, its protocol tells who made it. Remove it, or give nexthopd another `fib.metric`.",
 	}
 	Repair = Event{
 		ID: "89c1d8f04f5f4967add4851653e4788b", Name: "repair", Level: slog.LevelWarn,
 		Message: "repaired what another program changed",
+		Fields:  "reason routes (by) (prefix)",
 		Cause:   "Routes, next hops or groups of nexthopd were deleted or changed by another program, or lost when an interface went down, and have been written again.",
 		Next: "If it goes on, find who does it: another routing daemon that uses the same protocol number, or a network manager that removes foreign " +
 			"routes (systemd-networkd: ManageForeignRoutes=no).",
@@ -90,36 +102,42 @@ var (
 	Resync = Event{
 		ID: "e8f469666d6b4f2faf09c3a39bcda924", Name: "resync", Level: LevelNotice,
 		Message: "compared everything with the kernel",
+		Fields:  "reason routes differences",
 		Cause:   "The kernel's tables were read in full and differences written, because notifications were lost, an outcome was unknown, or an operator asked.",
 		Next:    "Nothing, unless it is frequent: then the machine is short of CPU, or another program changes routes at a high rate.",
 	}
 	Failover = Event{
 		ID: "464f36bb506b464abc9b29bae070cf0e", Name: "failover", Level: slog.LevelWarn,
 		Message: "moved traffic away from a lost next hop",
+		Fields:  "signal groups prefixes microseconds (peer)",
 		Cause:   "A peer or a next hop was lost, and all groups that held it were rewritten to the ways that remain.",
 		Next:    "See the session-down or nexthop-lost record next to this one for what was lost. Until it is back there may be no redundancy: `nexthopctl status`.",
 	}
 	NextHopLost = Event{
 		ID: "baf77303213f4ac9b25b66ca7052afbe", Name: "nexthop-lost", Level: slog.LevelWarn,
 		Message: "next hop became unreachable",
+		Fields:  "nexthop reason",
 		Cause:   "The host's own routes, links and addresses no longer lead to this next hop (REASON), so it carries no traffic.",
 		Next:    "`ip route get NEXTHOP` and `ip link` show the host's side. The next hop is used again by itself as soon as it is reachable.",
 	}
 	NextHopFound = Event{
 		ID: "92301c43cb7c44f8a9dc9e9366779cd8", Name: "nexthop-found", Level: LevelNotice,
 		Message: "next hop became reachable",
+		Fields:  "nexthop",
 		Cause:   "A change of a route, link or address made this next hop reachable.",
 		Next:    "Nothing.",
 	}
 	ConfigApplied = Event{
 		ID: "5105f087af6148baaaba78df35cb675c", Name: "config-applied", Level: LevelNotice,
 		Message: "configuration is applied",
+		Fields:  "file changes (needs_restart)",
 		Cause:   "The configuration file was read, is valid, and is in use.",
 		Next:    "Nothing.",
 	}
 	ConfigRefused = Event{
 		ID: "e4f63cdcfec64b3eabeeae477b77c927", Name: "config-refused", Level: slog.LevelError,
 		Message: "configuration is refused",
+		Fields:  "file err",
 		Cause:   "The configuration file has mistakes (ERR lists them with their places). A daemon that runs keeps the configuration it has; one that starts ends with status 78.",
 		Next:    "Mend the file, try it with `nexthopd check FILE`, then reload or start again.",
 	}
@@ -132,6 +150,46 @@ func Events() []Event {
 		SessionUp, SessionDown, PrefixLimitWarning,
 		Failover, NextHopLost, NextHopFound,
 		FIBRefused, ForeignConflict, Repair, Resync,
+	}
+}
+
+// Field is an attribute of records of events, and what it says. In the journal its name is
+// upper case, to filter by.
+type Field struct{ Name, Means string }
+
+// Fields lists the attributes that records of events have.
+func Fields() []Field {
+	return []Field{
+		{"message_id", "the event's id"},
+		{"event", "the event's name"},
+		{"suppressed", "how many records like this one were held back before it"},
+		{"peer", "the peer's address"},
+		{"name", "the peer's name"},
+		{"local", "our address of the session"},
+		{"cause", "why a session ended, in a word"},
+		{"reason", "why, in a word or as the other side put it"},
+		{"graceful", "true: the peer keeps forwarding while it restarts (RFC 4724)"},
+		{"prefix", "the route"},
+		{"nexthop", "the next hop"},
+		{"err", "what failed and why; the kernel's own words where it refused something"},
+		{"op", "what was asked of the kernel"},
+		{"table", "the routing table"},
+		{"protocol", "the route protocol of the other program, by name where it has one"},
+		{"by", "the port id of the netlink socket that did it: the process id, mostly"},
+		{"routes", "how many routes; of stopping: what becomes of them"},
+		{"differences", "how many of them were not as they should be"},
+		{"signal", "what told of the loss, and whose: session 10.1.0.4"},
+		{"groups", "how many next-hop groups were rewritten"},
+		{"prefixes", "how many prefixes moved with them"},
+		{"microseconds", "from the signal to the kernel's confirmation"},
+		{"file", "the configuration file"},
+		{"changes", "what changed, as `nexthopctl reload --dry-run` prints it"},
+		{"needs_restart", "changed keys that keep their old values until a restart"},
+		{"asn", "our AS number"},
+		{"router_id", "our BGP identifier"},
+		{"peers", "how many peers are configured"},
+		{"mode", "fib.mode"},
+		{"nexthop_objects", "true: this kernel has next-hop objects"},
 	}
 }
 

@@ -2,6 +2,7 @@ package journal
 
 import (
 	"regexp"
+	"strings"
 	"testing"
 )
 
@@ -44,5 +45,26 @@ func TestMessageIDsAreStable(t *testing.T) {
 	}
 	if len(seen) != len(want) {
 		t.Errorf("Events() lists %d events, want %d", len(seen), len(want))
+	}
+}
+
+// What a record may hold is explained, and what is explained is in some record.
+func TestFieldsAreExplained(t *testing.T) {
+	used := map[string]bool{keyMessageID: true, keyEvent: true, keySuppressed: true}
+	for _, ev := range Events() {
+		for _, f := range strings.Fields(ev.Fields) {
+			used[strings.Trim(f, "()")] = true
+		}
+	}
+	for _, f := range Fields() {
+		if !used[f.Name] {
+			t.Errorf("field %s is explained and in no event", f.Name)
+		}
+		if delete(used, f.Name); f.Means == "" {
+			t.Errorf("field %s is not explained", f.Name)
+		}
+	}
+	for name := range used {
+		t.Errorf("field %s is explained nowhere", name)
 	}
 }

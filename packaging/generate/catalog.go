@@ -25,7 +25,12 @@ func writeCatalog(w io.Writer, events []journal.Event) error {
 	return err
 }
 
-func wrap(text string) string {
+func wrap(text string) string { return breakAt(text, width) }
+
+// fill is wrap for a page of the manual.
+func fill(text string) string { return breakAt(text, 100) }
+
+func breakAt(text string, width int) string {
 	var lines []string
 	line := ""
 	for _, word := range strings.Fields(text) {

@@ -53,6 +53,27 @@ func TestCatalog(t *testing.T) {
 	}
 }
 
+// The manual's generated pages say what the code says.
+func TestManualIsUpToDate(t *testing.T) {
+	dir := t.TempDir()
+	if err := write(dir, manual()); err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range manual() {
+		want, err := os.ReadFile(filepath.Join(dir, f.name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := os.ReadFile(filepath.Join("../../docs", f.name))
+		if err != nil {
+			t.Error(err)
+		}
+		if !bytes.Equal(got, want) {
+			t.Errorf("docs/%s is out of date: run make docs, and commit what it wrote", f.name)
+		}
+	}
+}
+
 func TestPage(t *testing.T) {
 	text := string(output(t, "nexthopd.yaml.5"))
 	var each func(keys []config.Key)
