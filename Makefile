@@ -91,7 +91,7 @@ test-netns: ## only the tests in network namespaces; a skipped one is a failure 
 	NEXTHOPD_REQUIRE_ROOT=1 go test -count=1 -p 1 -timeout $(E2E_TIMEOUT) $$pkgs
 
 .PHONY: docs
-docs: ## the pages of docs/ that are lists of what the code knows: events
+docs: ## the pages of docs/ that are lists of what the code knows: events, metrics, alerts
 	@go run ./packaging/generate -docs docs
 
 .PHONY: packages

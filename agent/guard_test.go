@@ -74,6 +74,8 @@ func TestInsideVNet(t *testing.T) {
 		}
 		if p := l.a.Peers()[0]; p.Received != 6 || p.Accepted != 6 {
 			t.Errorf("received %d, accepted %d, want 6 and 6", p.Received, p.Accepted)
+		} else if p.Families["ipv4"].Received+p.Families["ipv6"].Accepted != 6 || p.Families["ipv6"].Received == 0 {
+			t.Errorf("by family: %+v, want those of IPv4 and of IPv6 to add up to 6", p.Families)
 		}
 		l.consistent()
 		for _, tt := range tests {

@@ -37,6 +37,7 @@ func (a *Agent) Reload(ctx context.Context, dryRun bool) (status.Reload, error) 
 	after, err := a.opts.Load()
 	if err != nil {
 		if !dryRun {
+			a.metrics.Reload(false)
 			a.journal(journal.ConfigRefused, slog.String("file", a.opts.ConfigFile), slog.Any("err", err))
 			a.event("config", nil, netip.Prefix{}, "configuration is refused", nil)
 		}
@@ -49,6 +50,7 @@ func (a *Agent) Reload(ctx context.Context, dryRun bool) (status.Reload, error) 
 	}
 	// Half a reload is worse than a client that has gone.
 	err = a.applyConfig(context.WithoutCancel(ctx), before, after, plan)
+	a.metrics.Reload(err == nil)
 	changes := strings.ReplaceAll(r.Plan, "\n", "; ")
 	if err != nil {
 		a.log.Error("configuration is applied in part, the next reload tries the rest again", "file", a.opts.ConfigFile, "changes", changes, "err", err)

@@ -35,10 +35,20 @@ func (r *rejections) set(p netip.Prefix, why rib.Reason) {
 }
 
 // refusals are the paths that are never used whatever the others are, and their number
-// by source. The zero value is empty.
+// by source and family. The zero value is empty.
 type refusals struct {
 	paths  map[netip.Prefix][]fib.Source
-	counts map[fib.Source]int
+	counts map[fib.Source]rib.Count
+}
+
+func (r *refusals) count(p netip.Prefix, s fib.Source, n int) {
+	c := r.counts[s]
+	if p.Addr().Is4() {
+		c.IPv4 += n
+	} else {
+		c.IPv6 += n
+	}
+	r.counts[s] = c
 }
 
 // set notes whose paths of a prefix are refused. The slice is not kept.
@@ -48,17 +58,17 @@ func (r *refusals) set(p netip.Prefix, sources []fib.Source) {
 		return
 	}
 	for _, s := range old {
-		r.counts[s]--
+		r.count(p, s, -1)
 	}
 	if len(sources) == 0 {
 		delete(r.paths, p)
 		return
 	}
 	if r.paths == nil {
-		r.paths, r.counts = make(map[netip.Prefix][]fib.Source), make(map[fib.Source]int)
+		r.paths, r.counts = make(map[netip.Prefix][]fib.Source), make(map[fib.Source]rib.Count)
 	}
 	r.paths[p] = append(old[:0], sources...)
 	for _, s := range sources {
-		r.counts[s]++
+		r.count(p, s, 1)
 	}
 }

@@ -141,17 +141,23 @@ func (a *Agent) Peers() []status.Peer {
 	out := make([]status.Peer, 0, len(a.peers.list))
 	for _, p := range a.peers.list {
 		i := info[p.cfg.Address]
-		received := a.rib.Received(p.source).Total()
+		received, refused := a.rib.Received(p.source), a.refused.counts[p.source]
 		s := status.Peer{
 			Name: p.cfg.Name, Description: p.cfg.Description, Address: p.cfg.Address, ASN: p.cfg.ASN,
 			State: string(p.state), Shutdown: p.cfg.Shutdown || p.disabled, Restarting: p.graceful,
 			HoldTime: seconds(p.cfg.HoldTime), Keepalive: seconds(p.cfg.Keepalive), Flaps: i.Flaps,
-			Received: received, Accepted: max(received-a.refused.counts[p.source], 0), // the latter counts what was ranked
+			Received:         received.Total(),
 			MessagesReceived: i.MessagesReceived, MessagesSent: i.MessagesSent,
 			PeerCapabilities: i.PeerCapabilities, LastDown: i.LastDown.Text, Warning: i.Warning,
 		}
-		for _, n := range i.Advertised {
-			s.Advertised += n
+		// What was refused counts what was ranked so far.
+		s.Families = map[string]status.Prefixes{
+			session.IPv4.String(): {Received: received.IPv4, Accepted: max(received.IPv4-refused.IPv4, 0), Advertised: i.Advertised[session.IPv4]},
+			session.IPv6.String(): {Received: received.IPv6, Accepted: max(received.IPv6-refused.IPv6, 0), Advertised: i.Advertised[session.IPv6]},
+		}
+		for _, f := range s.Families {
+			s.Accepted += f.Accepted
+			s.Advertised += f.Advertised
 		}
 		if i.HoldTime > 0 || i.State == session.Established {
 			s.HoldTime, s.Keepalive = seconds(i.HoldTime), seconds(i.Keepalive)

@@ -4,6 +4,7 @@ import (
 	"maps"
 	"slices"
 	"strconv"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -11,54 +12,80 @@ import (
 	"github.com/nexthopd/nexthopd/agent/status"
 )
 
-// peerDesc is a series per peer. "peer" is the address, as in the journal's PEER field;
-// the name is in nexthopd_bgp_peer_info, so that renaming a peer ends no series.
-func peerDesc(name, help string, more ...string) *prometheus.Desc {
-	return prometheus.NewDesc("nexthopd_bgp_peer_"+name, help, append([]string{"peer", "peer_as"}, more...), nil)
+// series is what a metric of the collector is, for Prometheus and for the manual.
+type series struct {
+	*prometheus.Desc
+	name, help string
+	kind       kind
+	labels     []string
 }
 
-func fibDesc(name, help string, labels ...string) *prometheus.Desc {
-	return prometheus.NewDesc("nexthopd_fib_"+name, help, labels, nil)
+// kind says what the values of a series are.
+type kind string
+
+const (
+	gauge   kind = "gauge"
+	counter kind = "counter"
+)
+
+func newSeries(name, help string, k kind, labels ...string) series {
+	return series{prometheus.NewDesc(name, help, labels, nil), name, help, k, labels}
+}
+
+// ofPeer is a series per peer. "peer" is the address, as in the journal's PEER field;
+// the name is in nexthopd_bgp_peer_info, so that renaming a peer ends no series.
+func ofPeer(name, help string, k kind, more ...string) series {
+	return newSeries("nexthopd_bgp_peer_"+name, help, k, append([]string{"peer", "peer_as"}, more...)...)
+}
+
+func ofFIB(name, help string, k kind, labels ...string) series {
+	return newSeries("nexthopd_fib_"+name, help, k, labels...)
 }
 
 // The series of the collector.
 var (
-	descReady = prometheus.NewDesc("nexthopd_ready",
-		"1 once the first full synchronisation with the kernel is done, else 0.", nil, nil)
+	descReady = newSeries("nexthopd_ready",
+		"1 once the first full synchronisation with the kernel is done, else 0.", gauge)
 
-	descPeerInfo = peerDesc("info",
+	descPeerInfo = ofPeer("info",
 		"Always 1 for each configured peer; name is the configured name, local_address our end of the session (empty while it is not established).",
-		"name", "local_address")
-	descPeerUp         = peerDesc("up", "1 when the BGP session with the peer is Established, else 0.")
-	descPeerShutdown   = peerDesc("shutdown", "1 when the peer is shut down by configuration or by an operator, else 0.")
-	descPeerRestarting = peerDesc("restarting", "1 while the peer restarts gracefully and its stale routes are kept, else 0.")
-	descPeerReceived   = peerDesc("prefixes_received", "Prefixes that the peer announces.")
-	descPeerAccepted   = peerDesc("prefixes_accepted", "Prefixes that the peer announces and that may be used (not refused by a loop check, filter or limit).")
-	descPeerAdvertised = peerDesc("prefixes_advertised", "Prefixes that are announced to the peer.")
-	descPeerFlaps      = peerDesc("flaps_total", "Times an established session with the peer was lost.")
-	descPeerMsgIn      = peerDesc("messages_received_total", "BGP messages received from the peer, by type.", "type")
-	descPeerMsgOut     = peerDesc("messages_sent_total", "BGP messages sent to the peer, by type.", "type")
-	descPeerSince      = peerDesc("established_timestamp_seconds",
-		"Unix time at which the present session with the peer was established; absent while it is not.")
+		gauge, "name", "local_address")
+	descPeerUp         = ofPeer("up", "1 when the BGP session with the peer is Established, else 0.", gauge)
+	descPeerState      = ofPeer("state", "1 for the state that the BGP session is in (RFC 4271 section 8.2.2), 0 for each of the others.", gauge, "state")
+	descPeerShutdown   = ofPeer("shutdown", "1 when the peer is shut down by configuration or by an operator, else 0.", gauge)
+	descPeerRestarting = ofPeer("restarting", "1 while the peer restarts gracefully and its stale routes are kept, else 0.", gauge)
+	descPeerReceived   = ofPeer("prefixes_received", "Prefixes that the peer announces, by address family (ipv4, ipv6).", gauge, "family")
+	descPeerAccepted   = ofPeer("prefixes_accepted", "Prefixes that the peer announces and that may be used (not refused by a loop check, filter or limit), by address family.", gauge, "family")
+	descPeerAdvertised = ofPeer("prefixes_advertised", "Prefixes that are announced to the peer, by address family.", gauge, "family")
+	descPeerFlaps      = ofPeer("flaps_total", "Times an established session with the peer was lost.", counter)
+	descPeerMsgIn      = ofPeer("messages_received_total", "BGP messages received from the peer, by type.", counter, "type")
+	descPeerMsgOut     = ofPeer("messages_sent_total", "BGP messages sent to the peer, by type.", counter, "type")
+	descPeerSince      = ofPeer("established_timestamp_seconds",
+		"Unix time at which the present session with the peer was established; absent while it is not.", gauge)
 
-	descFIBInfo = fibDesc("info",
+	descFIBInfo = ofFIB("info",
 		"Always 1; mode is install or observe (nothing is written to the kernel), table, metric and protocol are those of our routes.",
-		"mode", "table", "metric", "protocol")
-	descFIBRoutes = fibDesc("routes",
+		gauge, "mode", "table", "metric", "protocol")
+	descFIBRoutes = ofFIB("routes",
 		"Prefixes by state: known (from any peer), desired (should be in the kernel), installed (are), rejected (known, and not to be or not installed).",
-		"state")
-	descFIBRejected = fibDesc("rejected_routes", "Prefixes that are known and not installed, by reason.", "reason")
-	descFIBGroups   = fibDesc("groups", "Next-hop groups of ours in the kernel.")
-	descFIBNextHops = fibDesc("nexthops", "Next hops of ours in the kernel.")
-	descFIBObjects  = fibDesc("nexthop_objects_enabled", "1 when routes name next-hop groups, 0 when they carry their next hops themselves (classic mode).")
-	descFIBSweep    = fibDesc("sweep_pending", "1 while routes of an earlier run are kept because the peers were not all heard yet, else 0.")
-	descFIBSync     = fibDesc("last_sync_timestamp_seconds", "Unix time of the last full comparison with the kernel; absent before the first.")
+		gauge, "state")
+	descFIBRejected = ofFIB("rejected_routes", "Prefixes that are known and not installed, by reason.", gauge, "reason")
+	descFIBSingle   = ofFIB("routes_without_redundancy",
+		"Desired prefixes that one peer alone forwards: if it is lost, there is no way to them.", gauge)
+	descFIBGroups   = ofFIB("groups", "Next-hop groups of ours in the kernel.", gauge)
+	descFIBNextHops = ofFIB("nexthops", "Next hops of ours in the kernel.", gauge)
+	descFIBObjects  = ofFIB("nexthop_objects_enabled", "1 when routes name next-hop groups, 0 when they carry their next hops themselves (classic mode).", gauge)
+	descFIBSweep    = ofFIB("sweep_pending", "1 while routes of an earlier run are kept because the peers were not all heard yet, else 0.", gauge)
+	descFIBSync     = ofFIB("last_sync_timestamp_seconds", "Unix time of the last full comparison with the kernel; absent before the first.", gauge)
+	descFIBRead     = ofFIB("read_timestamp_seconds",
+		"Unix time at which all nexthopd_fib gauges of this scrape were read; it falls behind only where the daemon's main loop is busy or hangs.", gauge)
 
-	allDescs = []*prometheus.Desc{
+	allSeries = []series{
 		descReady,
-		descPeerInfo, descPeerUp, descPeerShutdown, descPeerRestarting, descPeerReceived, descPeerAccepted, descPeerAdvertised,
+		descPeerInfo, descPeerUp, descPeerState, descPeerShutdown, descPeerRestarting, descPeerReceived, descPeerAccepted, descPeerAdvertised,
 		descPeerFlaps, descPeerMsgIn, descPeerMsgOut, descPeerSince,
-		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBGroups, descFIBNextHops, descFIBObjects, descFIBSweep, descFIBSync,
+		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBSingle, descFIBGroups, descFIBNextHops, descFIBObjects, descFIBSweep, descFIBSync,
+		descFIBRead,
 	}
 )
 
@@ -67,8 +94,8 @@ type collector struct{ src Source }
 
 // Describe implements prometheus.Collector.
 func (c *collector) Describe(ch chan<- *prometheus.Desc) {
-	for _, d := range allDescs {
-		ch <- d
+	for _, d := range allSeries {
+		ch <- d.Desc
 	}
 }
 
@@ -85,28 +112,30 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 
 type sink chan<- prometheus.Metric
 
-func (s sink) send(d *prometheus.Desc, kind prometheus.ValueType, v float64, labels ...string) {
-	m, err := prometheus.NewConstMetric(d, kind, v, labels...)
+func (s sink) value(d series, v float64, labels ...string) {
+	typ := prometheus.GaugeValue
+	if d.kind == counter {
+		typ = prometheus.CounterValue
+	}
+	m, err := prometheus.NewConstMetric(d.Desc, typ, v, labels...)
 	if err != nil { // a label that is not UTF-8: the scrape tells, and shows the rest
-		m = prometheus.NewInvalidMetric(d, err)
+		m = prometheus.NewInvalidMetric(d.Desc, err)
 	}
 	s <- m
 }
 
-func (s sink) gauge(d *prometheus.Desc, v float64, labels ...string) {
-	s.send(d, prometheus.GaugeValue, v, labels...)
+func (s sink) count(d series, n int, labels ...string) { s.value(d, float64(n), labels...) }
+
+func (s sink) time(d series, t time.Time, labels ...string) {
+	s.value(d, float64(t.UnixMilli())/1000, labels...)
 }
 
-func (s sink) counter(d *prometheus.Desc, v uint64, labels ...string) {
-	s.send(d, prometheus.CounterValue, float64(v), labels...)
-}
-
-func (s sink) flag(d *prometheus.Desc, b bool, labels ...string) {
+func (s sink) flag(d series, b bool, labels ...string) {
 	v := 0.0
 	if b {
 		v = 1
 	}
-	s.gauge(d, v, labels...)
+	s.value(d, v, labels...)
 }
 
 func (s sink) peer(p status.Peer) {
@@ -116,42 +145,50 @@ func (s sink) peer(p status.Peer) {
 	if up && p.LocalAddress != nil {
 		local = p.LocalAddress.String()
 	}
-	s.gauge(descPeerInfo, 1, addr, as, p.Name, local)
+	s.count(descPeerInfo, 1, addr, as, p.Name, local)
 	s.flag(descPeerUp, up, addr, as)
 	s.flag(descPeerShutdown, p.Shutdown, addr, as)
 	s.flag(descPeerRestarting, p.Restarting, addr, as)
-	s.gauge(descPeerReceived, float64(p.Received), addr, as)
-	s.gauge(descPeerAccepted, float64(p.Accepted), addr, as)
-	s.gauge(descPeerAdvertised, float64(p.Advertised), addr, as)
-	s.counter(descPeerFlaps, p.Flaps, addr, as)
+	for _, state := range session.States {
+		s.flag(descPeerState, p.State == string(state), addr, as, string(state))
+	}
+	for _, family := range slices.Sorted(maps.Keys(p.Families)) {
+		n := p.Families[family]
+		s.count(descPeerReceived, n.Received, addr, as, family)
+		s.count(descPeerAccepted, n.Accepted, addr, as, family)
+		s.count(descPeerAdvertised, n.Advertised, addr, as, family)
+	}
+	s.value(descPeerFlaps, float64(p.Flaps), addr, as)
 	for _, typ := range slices.Sorted(maps.Keys(p.MessagesReceived)) {
-		s.counter(descPeerMsgIn, p.MessagesReceived[typ], addr, as, typ)
+		s.value(descPeerMsgIn, float64(p.MessagesReceived[typ]), addr, as, typ)
 	}
 	for _, typ := range slices.Sorted(maps.Keys(p.MessagesSent)) {
-		s.counter(descPeerMsgOut, p.MessagesSent[typ], addr, as, typ)
+		s.value(descPeerMsgOut, float64(p.MessagesSent[typ]), addr, as, typ)
 	}
 	if up && p.Since != nil {
-		s.gauge(descPeerSince, float64(p.Since.UnixMilli())/1000, addr, as)
+		s.time(descPeerSince, *p.Since, addr, as)
 	}
 }
 
 func (s sink) fib(f status.FIBStatus) {
-	s.gauge(descFIBInfo, 1, f.Mode, strconv.FormatUint(uint64(f.Table), 10), strconv.FormatUint(uint64(f.Metric), 10),
+	s.count(descFIBInfo, 1, f.Mode, strconv.FormatUint(uint64(f.Table), 10), strconv.FormatUint(uint64(f.Metric), 10),
 		strconv.FormatUint(uint64(f.Protocol), 10))
 	rejected := 0
 	for _, reason := range slices.Sorted(maps.Keys(f.Rejected)) {
 		rejected += f.Rejected[reason]
-		s.gauge(descFIBRejected, float64(f.Rejected[reason]), reason)
+		s.count(descFIBRejected, f.Rejected[reason], reason)
 	}
-	s.gauge(descFIBRoutes, float64(f.Prefixes), "known")
-	s.gauge(descFIBRoutes, float64(f.Desired), "desired")
-	s.gauge(descFIBRoutes, float64(f.Installed), "installed")
-	s.gauge(descFIBRoutes, float64(rejected), "rejected")
-	s.gauge(descFIBGroups, float64(f.Groups))
-	s.gauge(descFIBNextHops, float64(f.NextHops))
+	s.count(descFIBRoutes, f.Prefixes, "known")
+	s.count(descFIBRoutes, f.Desired, "desired")
+	s.count(descFIBRoutes, f.Installed, "installed")
+	s.count(descFIBRoutes, rejected, "rejected")
+	s.count(descFIBSingle, f.Single)
+	s.count(descFIBGroups, f.Groups)
+	s.count(descFIBNextHops, f.NextHops)
 	s.flag(descFIBObjects, f.NextHopObjects)
 	s.flag(descFIBSweep, f.Sweep == "pending")
+	s.time(descFIBRead, f.At)
 	if f.LastSync != nil {
-		s.gauge(descFIBSync, float64(f.LastSync.UnixMilli())/1000)
+		s.time(descFIBSync, *f.LastSync)
 	}
 }

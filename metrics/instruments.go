@@ -44,6 +44,8 @@ type Instruments struct {
 	overflows   prometheus.Counter
 	convergence prometheus.Histogram
 	failover    prometheus.Histogram
+	reloadOK    prometheus.Gauge
+	reloadedAt  prometheus.Gauge
 }
 
 // The values of the label "result".
@@ -78,7 +80,16 @@ func NewInstruments() *Instruments {
 		failover: histogram("nexthopd_failover_seconds",
 			"Time from the signal that a peer or next hop is lost to the kernel's confirmation that no traffic of ours uses it any more.",
 			.0001, .00025, .0005, .001, .0025, .005, .01, .02, .05, .1, .25, .5, 1, 5),
+		reloadOK: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "nexthopd_config_last_reload_successful",
+			Help: "1 when the configuration file was taken when it was last read, at the start or for a reload; 0 when it was refused or applied in part.",
+		}),
+		reloadedAt: prometheus.NewGauge(prometheus.GaugeOpts{
+			Name: "nexthopd_config_last_reload_success_timestamp_seconds",
+			Help: "Unix time at which the configuration file was last read and taken.",
+		}),
 	}
+	i.Reload(true) // the one we start with
 	for op := fib.NextHopAdd; op <= fib.NextHopDel; op++ {
 		for _, result := range []string{resultOK, resultRefused} {
 			i.operations.WithLabelValues(op.String(), result)
@@ -104,7 +115,7 @@ func histogram(name, help string, buckets ...float64) prometheus.Histogram {
 }
 
 func (i *Instruments) collectors() []prometheus.Collector {
-	return []prometheus.Collector{i.operations, i.repairs, i.resyncs, i.overflows, i.convergence, i.failover}
+	return []prometheus.Collector{i.operations, i.repairs, i.resyncs, i.overflows, i.convergence, i.failover, i.reloadOK, i.reloadedAt}
 }
 
 // Operations counts writes of one kind: those done, and those the kernel refused.
@@ -129,3 +140,13 @@ func (i *Instruments) Convergence(d time.Duration) { i.convergence.Observe(d.Sec
 
 // Failover records how long a loss took to be out of the kernel.
 func (i *Instruments) Failover(d time.Duration) { i.failover.Observe(d.Seconds()) }
+
+// Reload notes whether the configuration was taken.
+func (i *Instruments) Reload(ok bool) {
+	if !ok {
+		i.reloadOK.Set(0)
+		return
+	}
+	i.reloadOK.Set(1)
+	i.reloadedAt.SetToCurrentTime()
+}

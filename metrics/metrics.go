@@ -29,16 +29,8 @@ type Source interface {
 // NewRegistry returns a registry with everything that /metrics shows.
 func NewRegistry(src Source, ins *Instruments, build version.Info) (*prometheus.Registry, error) {
 	reg := prometheus.NewRegistry()
-	info := prometheus.NewGauge(prometheus.GaugeOpts{
-		Name: "nexthopd_build_info",
-		Help: "Always 1; the labels say what was built, and from which commit, with which Go and which GoBGP.",
-		ConstLabels: prometheus.Labels{
-			"version": build.Version, "revision": build.Revision, "goversion": build.Go, "gobgp": build.GoBGP,
-		},
-	})
-	info.Set(1)
 	all := append(ins.collectors(),
-		&collector{src: src}, info,
+		&collector{src: src}, buildInfo(build),
 		collectors.NewGoCollector(),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
@@ -50,4 +42,16 @@ func NewRegistry(src Source, ins *Instruments, build version.Info) (*prometheus.
 		return nil, err
 	}
 	return reg, nil
+}
+
+func buildInfo(build version.Info) prometheus.Collector {
+	g := prometheus.NewGauge(prometheus.GaugeOpts{
+		Name: "nexthopd_build_info",
+		Help: "Always 1; the labels say what was built, and from which commit, with which Go and which GoBGP.",
+		ConstLabels: prometheus.Labels{
+			"version": build.Version, "revision": build.Revision, "goversion": build.Go, "gobgp": build.GoBGP,
+		},
+	})
+	g.Set(1)
+	return g
 }

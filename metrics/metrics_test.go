@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -40,6 +41,7 @@ func seedCase() *fakeSource {
 			{
 				Name: "quagga", Address: netip.MustParseAddr("10.1.0.4"), ASN: 65147, State: "Established", Since: &since,
 				LocalAddress: &local, Flaps: 2, Received: 10, Accepted: 9, Advertised: 3,
+				Families:         map[string]status.Prefixes{"ipv4": {Received: 8, Accepted: 7, Advertised: 2}, "ipv6": {Received: 2, Accepted: 2, Advertised: 1}},
 				MessagesReceived: map[string]uint64{"update": 4}, MessagesSent: map[string]uint64{"keepalive": 7},
 			},
 			{
@@ -49,7 +51,7 @@ func seedCase() *fakeSource {
 			},
 		},
 		fib: status.FIBStatus{
-			Mode: "install", Table: 254, Metric: 20, Protocol: 165, NextHopObjects: true, Prefixes: 12, Desired: 10, Installed: 9,
+			Mode: "install", Table: 254, Metric: 20, Protocol: 165, NextHopObjects: true, Prefixes: 12, Desired: 10, Installed: 9, Single: 4, At: since,
 			Rejected: map[string]int{"inside-vnet": 2, "next-hop-unreachable": 1}, Groups: 3, NextHops: 2, Sweep: "pending", LastSync: &since,
 		},
 	}
@@ -84,18 +86,18 @@ nexthopd_bgp_peer_messages_received_total{peer="10.1.0.4",peer_as="65147",type="
 # HELP nexthopd_bgp_peer_messages_sent_total BGP messages sent to the peer, by type.
 # TYPE nexthopd_bgp_peer_messages_sent_total counter
 nexthopd_bgp_peer_messages_sent_total{peer="10.1.0.4",peer_as="65147",type="keepalive"} 7
-# HELP nexthopd_bgp_peer_prefixes_accepted Prefixes that the peer announces and that may be used (not refused by a loop check, filter or limit).
+# HELP nexthopd_bgp_peer_prefixes_accepted Prefixes that the peer announces and that may be used (not refused by a loop check, filter or limit), by address family.
 # TYPE nexthopd_bgp_peer_prefixes_accepted gauge
-nexthopd_bgp_peer_prefixes_accepted{peer="10.1.0.4",peer_as="65147"} 9
-nexthopd_bgp_peer_prefixes_accepted{peer="10.1.0.5",peer_as="65147"} 0
-# HELP nexthopd_bgp_peer_prefixes_advertised Prefixes that are announced to the peer.
+nexthopd_bgp_peer_prefixes_accepted{family="ipv4",peer="10.1.0.4",peer_as="65147"} 7
+nexthopd_bgp_peer_prefixes_accepted{family="ipv6",peer="10.1.0.4",peer_as="65147"} 2
+# HELP nexthopd_bgp_peer_prefixes_advertised Prefixes that are announced to the peer, by address family.
 # TYPE nexthopd_bgp_peer_prefixes_advertised gauge
-nexthopd_bgp_peer_prefixes_advertised{peer="10.1.0.4",peer_as="65147"} 3
-nexthopd_bgp_peer_prefixes_advertised{peer="10.1.0.5",peer_as="65147"} 0
-# HELP nexthopd_bgp_peer_prefixes_received Prefixes that the peer announces.
+nexthopd_bgp_peer_prefixes_advertised{family="ipv4",peer="10.1.0.4",peer_as="65147"} 2
+nexthopd_bgp_peer_prefixes_advertised{family="ipv6",peer="10.1.0.4",peer_as="65147"} 1
+# HELP nexthopd_bgp_peer_prefixes_received Prefixes that the peer announces, by address family (ipv4, ipv6).
 # TYPE nexthopd_bgp_peer_prefixes_received gauge
-nexthopd_bgp_peer_prefixes_received{peer="10.1.0.4",peer_as="65147"} 10
-nexthopd_bgp_peer_prefixes_received{peer="10.1.0.5",peer_as="65147"} 0
+nexthopd_bgp_peer_prefixes_received{family="ipv4",peer="10.1.0.4",peer_as="65147"} 8
+nexthopd_bgp_peer_prefixes_received{family="ipv6",peer="10.1.0.4",peer_as="65147"} 2
 # HELP nexthopd_bgp_peer_restarting 1 while the peer restarts gracefully and its stale routes are kept, else 0.
 # TYPE nexthopd_bgp_peer_restarting gauge
 nexthopd_bgp_peer_restarting{peer="10.1.0.4",peer_as="65147"} 0
@@ -104,6 +106,20 @@ nexthopd_bgp_peer_restarting{peer="10.1.0.5",peer_as="65147"} 1
 # TYPE nexthopd_bgp_peer_shutdown gauge
 nexthopd_bgp_peer_shutdown{peer="10.1.0.4",peer_as="65147"} 0
 nexthopd_bgp_peer_shutdown{peer="10.1.0.5",peer_as="65147"} 1
+# HELP nexthopd_bgp_peer_state 1 for the state that the BGP session is in (RFC 4271 section 8.2.2), 0 for each of the others.
+# TYPE nexthopd_bgp_peer_state gauge
+nexthopd_bgp_peer_state{peer="10.1.0.4",peer_as="65147",state="Active"} 0
+nexthopd_bgp_peer_state{peer="10.1.0.4",peer_as="65147",state="Connect"} 0
+nexthopd_bgp_peer_state{peer="10.1.0.4",peer_as="65147",state="Established"} 1
+nexthopd_bgp_peer_state{peer="10.1.0.4",peer_as="65147",state="Idle"} 0
+nexthopd_bgp_peer_state{peer="10.1.0.4",peer_as="65147",state="OpenConfirm"} 0
+nexthopd_bgp_peer_state{peer="10.1.0.4",peer_as="65147",state="OpenSent"} 0
+nexthopd_bgp_peer_state{peer="10.1.0.5",peer_as="65147",state="Active"} 1
+nexthopd_bgp_peer_state{peer="10.1.0.5",peer_as="65147",state="Connect"} 0
+nexthopd_bgp_peer_state{peer="10.1.0.5",peer_as="65147",state="Established"} 0
+nexthopd_bgp_peer_state{peer="10.1.0.5",peer_as="65147",state="Idle"} 0
+nexthopd_bgp_peer_state{peer="10.1.0.5",peer_as="65147",state="OpenConfirm"} 0
+nexthopd_bgp_peer_state{peer="10.1.0.5",peer_as="65147",state="OpenSent"} 0
 # HELP nexthopd_bgp_peer_up 1 when the BGP session with the peer is Established, else 0.
 # TYPE nexthopd_bgp_peer_up gauge
 nexthopd_bgp_peer_up{peer="10.1.0.4",peer_as="65147"} 1
@@ -128,6 +144,9 @@ nexthopd_fib_nexthop_objects_enabled 1
 # HELP nexthopd_fib_nexthops Next hops of ours in the kernel.
 # TYPE nexthopd_fib_nexthops gauge
 nexthopd_fib_nexthops 2
+# HELP nexthopd_fib_read_timestamp_seconds Unix time at which all nexthopd_fib gauges of this scrape were read; it falls behind only where the daemon's main loop is busy or hangs.
+# TYPE nexthopd_fib_read_timestamp_seconds gauge
+nexthopd_fib_read_timestamp_seconds 1.7000000005e+09
 # HELP nexthopd_fib_rejected_routes Prefixes that are known and not installed, by reason.
 # TYPE nexthopd_fib_rejected_routes gauge
 nexthopd_fib_rejected_routes{reason="inside-vnet"} 2
@@ -138,6 +157,9 @@ nexthopd_fib_routes{state="desired"} 10
 nexthopd_fib_routes{state="installed"} 9
 nexthopd_fib_routes{state="known"} 12
 nexthopd_fib_routes{state="rejected"} 3
+# HELP nexthopd_fib_routes_without_redundancy Desired prefixes that one peer alone forwards: if it is lost, there is no way to them.
+# TYPE nexthopd_fib_routes_without_redundancy gauge
+nexthopd_fib_routes_without_redundancy 4
 # HELP nexthopd_fib_sweep_pending 1 while routes of an earlier run are kept because the peers were not all heard yet, else 0.
 # TYPE nexthopd_fib_sweep_pending gauge
 nexthopd_fib_sweep_pending 1
@@ -188,6 +210,10 @@ func TestInstruments(t *testing.T) {
 	ins.Failover(300 * time.Microsecond)
 	ins.Failover(time.Minute)
 
+	if got := testutil.ToFloat64(ins.reloadOK); got != 1 || time.Since(time.Unix(int64(testutil.ToFloat64(ins.reloadedAt)), 0)) > time.Minute {
+		t.Errorf("last reload successful = %v at %v, want the start to count as one", got, testutil.ToFloat64(ins.reloadedAt))
+	}
+	ins.Reload(false)
 	got := func(c prometheus.Collector) float64 { return testutil.ToFloat64(c) }
 	for name, tt := range map[string]struct{ got, want float64 }{
 		"operations done":    {got(ins.operations.WithLabelValues("route-add", "ok")), 100},
@@ -195,6 +221,7 @@ func TestInstruments(t *testing.T) {
 		"repairs":            {got(ins.repairs.WithLabelValues("route")), 3},
 		"resyncs":            {got(ins.resyncs.WithLabelValues("overflow")), 1},
 		"overflows":          {got(ins.overflows), 1},
+		"reload refused":     {got(ins.reloadOK), 0},
 	} {
 		if tt.got != tt.want {
 			t.Errorf("%s = %v, want %v", name, tt.got, tt.want)
@@ -279,5 +306,48 @@ func TestBadLabelLeavesTheRest(t *testing.T) {
 	}
 	if n != 2 {
 		t.Errorf("nexthopd_bgp_peer_up has %d series, want 2", n)
+	}
+}
+
+// The manual lists every metric of ours that a scrape can show, and no other.
+func TestDescribe(t *testing.T) {
+	all, err := Describe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	known := map[string]Description{}
+	for _, d := range all {
+		if _, twice := known[d.Name]; twice || d.Help == "" || d.Kind == "" {
+			t.Errorf("described twice or not at all: %+v", d)
+		}
+		known[d.Name] = d
+	}
+	families, err := registry(t, seedCase(), NewInstruments()).Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range families {
+		if !strings.HasPrefix(f.GetName(), "nexthopd_") {
+			continue
+		}
+		d, ok := known[f.GetName()]
+		delete(known, f.GetName())
+		var labels []string
+		for _, l := range f.GetMetric()[0].GetLabel() {
+			labels = append(labels, l.GetName())
+		}
+		slices.Sort(d.Labels)
+		if typ := strings.ToLower(f.GetType().String()); !ok || d.Help != f.GetHelp() || !strings.HasPrefix(d.Kind, typ) || !slices.Equal(d.Labels, labels) {
+			t.Errorf("%s: described as %+v, a scrape has %s with the labels %v", f.GetName(), d, typ, labels)
+		}
+	}
+	// A unit that was guessed wrong would call a count a switch.
+	for _, d := range all {
+		if d.Unit == "0 or 1" && d.Help[:2] != "1 " {
+			t.Errorf("%s: its unit is not in the list", d.Name)
+		}
+	}
+	for name := range known {
+		t.Errorf("%s is described, and the scrape of a source that has everything lacks it", name)
 	}
 }

@@ -19,6 +19,14 @@ const (
 	IPv6 Family = 6
 )
 
+// String is the family's name in metrics and in JSON.
+func (f Family) String() string {
+	if f == IPv6 {
+		return "ipv6"
+	}
+	return "ipv4"
+}
+
 // Handler hears what happens on the sessions. Calls for one peer come in order, from
 // goroutines of the speaker; they must return quickly and never wait for the caller
 // of a Speaker method.
@@ -46,6 +54,9 @@ const (
 	OpenConfirm State = "OpenConfirm"
 	Established State = "Established"
 )
+
+// States lists them, on the way up.
+var States = []State{Idle, Connect, Active, OpenSent, OpenConfirm, Established}
 
 // Event is a change of a session's state.
 type Event struct {

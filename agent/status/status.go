@@ -49,6 +49,7 @@ type FIBStatus struct {
 	Prefixes       int    `json:"prefixes"`  // known from any peer
 	Desired        int    `json:"desired"`   // should be installed
 	Installed      int    `json:"installed"` // are
+	Single         int    `json:"single"`    // of the desired, those that one peer alone forwards
 	// Rejected counts prefixes that are known and not installed, by reason.
 	Rejected map[string]int `json:"rejected"`
 	Groups   int            `json:"groups"`
@@ -56,32 +57,42 @@ type FIBStatus struct {
 	// Sweep: "pending" while routes of an earlier run wait for the peers, else "done".
 	Sweep    string     `json:"sweep"`
 	LastSync *time.Time `json:"lastSync,omitempty"`
+	At       time.Time  `json:"at,omitzero"` // when all of this was true
 }
 
 // Peer is a configured neighbour and its session.
 type Peer struct {
-	Name             string            `json:"name"`
-	Description      string            `json:"description,omitempty"`
-	Address          netip.Addr        `json:"address"`
-	ASN              uint32            `json:"asn"`
-	State            string            `json:"state"`
-	Shutdown         bool              `json:"shutdown,omitempty"`
-	Since            *time.Time        `json:"since,omitempty"` // of the present state
-	LocalAddress     *netip.Addr       `json:"localAddress,omitempty"`
-	RemoteID         *netip.Addr       `json:"remoteID,omitempty"`
-	HoldTime         int               `json:"holdTime"`  // seconds, negotiated; configured when down
-	Keepalive        int               `json:"keepalive"` // seconds
-	Flaps            uint64            `json:"flaps"`
-	Received         int               `json:"received"` // prefixes
-	Accepted         int               `json:"accepted"`
-	Advertised       int               `json:"advertised"`
-	Restarting       bool              `json:"restarting,omitempty"` // graceful restart under way
-	MessagesReceived map[string]uint64 `json:"messagesReceived,omitempty"`
-	MessagesSent     map[string]uint64 `json:"messagesSent,omitempty"`
-	PeerCapabilities []string          `json:"peerCapabilities,omitempty"`
-	LastDown         string            `json:"lastDown,omitempty"` // why
-	LastDownAt       *time.Time        `json:"lastDownAt,omitempty"`
-	Warning          string            `json:"warning,omitempty"` // something to act on
+	Name         string      `json:"name"`
+	Description  string      `json:"description,omitempty"`
+	Address      netip.Addr  `json:"address"`
+	ASN          uint32      `json:"asn"`
+	State        string      `json:"state"`
+	Shutdown     bool        `json:"shutdown,omitempty"`
+	Since        *time.Time  `json:"since,omitempty"` // of the present state
+	LocalAddress *netip.Addr `json:"localAddress,omitempty"`
+	RemoteID     *netip.Addr `json:"remoteID,omitempty"`
+	HoldTime     int         `json:"holdTime"`  // seconds, negotiated; configured when down
+	Keepalive    int         `json:"keepalive"` // seconds
+	Flaps        uint64      `json:"flaps"`
+	Received     int         `json:"received"` // prefixes
+	Accepted     int         `json:"accepted"`
+	Advertised   int         `json:"advertised"`
+	// Families splits the last three, by "ipv4" and "ipv6".
+	Families         map[string]Prefixes `json:"families,omitempty"`
+	Restarting       bool                `json:"restarting,omitempty"` // graceful restart under way
+	MessagesReceived map[string]uint64   `json:"messagesReceived,omitempty"`
+	MessagesSent     map[string]uint64   `json:"messagesSent,omitempty"`
+	PeerCapabilities []string            `json:"peerCapabilities,omitempty"`
+	LastDown         string              `json:"lastDown,omitempty"` // why
+	LastDownAt       *time.Time          `json:"lastDownAt,omitempty"`
+	Warning          string              `json:"warning,omitempty"` // something to act on
+}
+
+// Prefixes counts a peer's prefixes of one family.
+type Prefixes struct {
+	Received   int `json:"received"`
+	Accepted   int `json:"accepted"`
+	Advertised int `json:"advertised"`
 }
 
 // Path is a row of the learned (S32) or the advertised view (S33).

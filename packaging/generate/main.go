@@ -16,6 +16,7 @@ import (
 
 	"github.com/nexthopd/nexthopd/agent/config"
 	"github.com/nexthopd/nexthopd/agent/journal"
+	"github.com/nexthopd/nexthopd/packaging/prometheus"
 )
 
 // file is one of those written, and how.
@@ -47,6 +48,7 @@ func main() {
 func manual() []file {
 	return []file{
 		{"journal.md", func(w io.Writer) error { return writeEvents(w, journal.Events(), journal.Fields()) }},
+		{"metrics.md", func(w io.Writer) error { return writeMetrics(w, prometheus.Rules) }},
 	}
 }
 

@@ -1,0 +1,99 @@
+package fib
+
+import "slices"
+
+// Use says what becomes of a way to forward at present.
+type Use uint8
+
+// The uses of a way.
+const (
+	InUse   Use = iota + 1 // traffic takes it
+	Standby                // it would take some, were the ones that do lost
+	Dead                   // it leads nowhere
+)
+
+// The reasons for a dead way, besides those of a Resolution.
+const (
+	SourceLost = "peer-down"
+	NoAnswer   = "neighbor-failed"
+	RefusedLeg = "kernel-refused"
+)
+
+// Way is a way to forward, and how it fares.
+type Way struct {
+	Via
+	Use Use
+	Why string // it is dead: see the constants
+}
+
+// Ranking is what the prefixes of a group have in common.
+type Ranking struct {
+	Ways     []Way // in the order of the ranking; none: found in the kernel, and not confirmed by a peer yet
+	Prefixes int   // that should be forwarded so
+	Present  int   // routes in the kernel that are
+}
+
+// Rankings lists the groups that prefixes or routes have, in no order.
+func (t *Table) Rankings() []Ranking {
+	var out []Ranking
+	for _, g := range t.groups {
+		if g.users > 0 || g.routes > 0 {
+			out = append(out, Ranking{Ways: t.ways(g), Prefixes: g.users, Present: g.routes})
+		}
+	}
+	return out
+}
+
+// Single counts the prefixes that a single source forwards: with it, they are lost.
+func (t *Table) Single() int {
+	n := 0
+	for _, g := range t.groups {
+		if g.users == 0 || len(g.want) == 0 {
+			continue
+		}
+		alone := true
+		for _, v := range g.vias {
+			if v.Source != g.used[0].Source && t.dead(v) == "" {
+				alone = false
+				break
+			}
+		}
+		if alone {
+			n += g.users
+		}
+	}
+	return n
+}
+
+func (t *Table) ways(g *group) []Way {
+	ways := make([]Way, len(g.vias))
+	for i, v := range g.vias {
+		ways[i] = Way{Via: v, Use: Standby}
+		if slices.Contains(g.used, v) {
+			ways[i].Use = InUse // perhaps for want of a better one
+		} else if why := t.dead(v); why != "" {
+			ways[i].Use, ways[i].Why = Dead, why
+		}
+	}
+	return ways
+}
+
+// dead says why a way cannot be used; "": it can.
+func (t *Table) dead(v Via) string {
+	if t.State(v.Source) == SourceDown {
+		return SourceLost
+	}
+	res := t.resolve(v.NextHop)
+	why := string(res.Why)
+	for _, l := range res.Legs {
+		switch {
+		case t.bad[l] != nil:
+			why = RefusedLeg
+		case t.avoid[l]:
+			why = NoAnswer
+		default:
+			return ""
+		}
+	}
+	return why
+}
