@@ -160,7 +160,10 @@ func testEvents(e *env, f family) {
 	)
 	static := e.foreign(f, q, 50, 4)
 	e.AddRoute(static)
-	if before := wait("a stranger's route", fib.Event{Kind: fib.HostRouteChanged, Prefix: q, Protocol: 4}); len(before) > 0 {
+	before := wait("a stranger's route", fib.Event{Kind: fib.HostRouteChanged, Prefix: q, Protocol: 4})
+	// A new IPv6 address is told of once more when the kernel's work queue gets to it.
+	before = slices.DeleteFunc(before, func(ev fib.Event) bool { return ev.Kind == fib.AddrChanged })
+	if len(before) > 0 {
 		e.Errorf("own writes made events: %+v", before)
 	}
 	e.DelRoute(static)
