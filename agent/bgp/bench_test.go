@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
@@ -48,7 +50,7 @@ func BenchmarkLearn(b *testing.B) {
 	for _, others := range []int{0, 1} {
 		for _, per := range []int{700, 10} {
 			b.Run(fmt.Sprintf("others=%d/prefixes-per-update=%d", others, per), func(b *testing.B) {
-				var learn, lose, early time.Duration
+				var learn, lose, early, destroyed time.Duration
 				var mallocs uint64
 				for b.Loop() {
 					b.StopTimer()
@@ -80,6 +82,7 @@ func BenchmarkLearn(b *testing.B) {
 					b.StopTimer()
 					runtime.ReadMemStats(&after)
 					mallocs += after.Mallocs - before.Mallocs
+					gone := socketsGone(b)
 					start = time.Now()
 					f.conn.Close()
 					within(b, time.Minute, "all withdrawn", func() bool {
@@ -87,6 +90,7 @@ func BenchmarkLearn(b *testing.B) {
 					})
 					lose += time.Since(start)
 					early += time.Unix(0, lost.Load()).Sub(start)
+					destroyed += (<-gone).Sub(start)
 					s.Stop(b.Context(), false)
 					b.StartTimer()
 				}
@@ -94,9 +98,39 @@ func BenchmarkLearn(b *testing.B) {
 				b.ReportMetric(float64(mallocs)/float64(b.N)/n, "allocs/path")
 				b.ReportMetric(float64(lose.Milliseconds())/float64(b.N), "ms-to-lose")
 				b.ReportMetric(float64(early.Microseconds())/float64(b.N), "us-to-OnPeerDown")
+				b.ReportMetric(float64(destroyed.Microseconds())/float64(b.N), "us-to-destroy")
 			})
 		}
 	}
+}
+
+// socketsGone tells when the kernel next reports the end of a TCP socket with a peer's
+// session (sock_diag(7), SKNLGRP_INET_TCP_DESTROY): the signal that OnPeerDown is
+// compared with in docs/adr.
+func socketsGone(b *testing.B) <-chan time.Time {
+	b.Helper()
+	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_INET_DIAG)
+	if err == nil {
+		err = unix.Bind(fd, &unix.SockaddrNetlink{Family: unix.AF_NETLINK, Groups: 1 << 0})
+	}
+	if err != nil {
+		b.Fatal(err)
+	}
+	at := make(chan time.Time, 1)
+	go func() {
+		defer unix.Close(fd)
+		var buf [1024]byte
+		for {
+			n, _, err := unix.Recvfrom(fd, buf[:], 0)
+			now := time.Now()
+			// struct inet_diag_msg after the netlink header: the ports begin at byte 4.
+			if err != nil || n > 22 && (buf[20] == 0 && buf[21] == 179) {
+				at <- now
+				return
+			}
+		}
+	}()
+	return at
 }
 
 // BenchmarkConvert is the conversion alone, for one UPDATE of 700 prefixes.
