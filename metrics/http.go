@@ -12,6 +12,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/nexthopd/nexthopd/internal/web"
 )
 
 // Limits of the listener: a scraper that hangs must not hold anything for long.
@@ -80,8 +82,9 @@ func (e errorLog) Println(v ...any) {
 }
 
 // Serve answers on ln until ctx ends, lets running requests finish for a moment, and
-// returns when nothing of it runs any more. It closes ln.
-func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logger) error {
+// returns when nothing of it runs any more. It closes ln. webConfig may name a file with
+// TLS and authentication (see package web).
+func Serve(ctx context.Context, ln net.Listener, h http.Handler, webConfig string, log *slog.Logger) error {
 	srv := &http.Server{
 		Handler:           h,
 		ReadTimeout:       readTimeout,
@@ -93,7 +96,7 @@ func Serve(ctx context.Context, ln net.Listener, h http.Handler, log *slog.Logge
 		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
 	done := make(chan error, 1) // one slot: the server's end is reported once
-	go func() { done <- srv.Serve(ln) }()
+	go func() { done <- web.Serve(ln, srv, webConfig, log) }()
 	select {
 	case err := <-done:
 		return fmt.Errorf("serve http on %s: %w", ln.Addr(), err)

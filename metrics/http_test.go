@@ -82,7 +82,7 @@ func TestServeUntilDone(t *testing.T) {
 	done := make(chan error, 1)
 	src := seedCase()
 	go func() {
-		done <- Serve(ctx, ln, testHandler(t, src, func() error { return nil }), slog.New(slog.DiscardHandler))
+		done <- Serve(ctx, ln, testHandler(t, src, func() error { return nil }), "", slog.New(slog.DiscardHandler))
 	}()
 	client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{}}
 	defer client.CloseIdleConnections()
@@ -116,7 +116,7 @@ func TestServeReportsItsEnd(t *testing.T) {
 		t.Fatal(err)
 	}
 	ln.Close()
-	err = Serve(t.Context(), ln, http.NotFoundHandler(), slog.New(slog.DiscardHandler))
+	err = Serve(t.Context(), ln, http.NotFoundHandler(), "", slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), ln.Addr().String()) {
 		t.Errorf("Serve on a closed listener = %v, want an error with its address", err)
 	}

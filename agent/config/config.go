@@ -137,6 +137,9 @@ const (
 // Metrics is the HTTP listener for Prometheus and health checks; empty Listen: none.
 type Metrics struct {
 	Listen string
+	// WebConfig is a web configuration file of Prometheus' exporters (TLS, basic auth), that
+	// was valid when it was read. Empty: plain HTTP for everybody.
+	WebConfig string
 }
 
 // API is the control socket.

@@ -59,8 +59,8 @@ func plainPathError(err error) error {
 
 // Parse validates data, the contents of file, and fills in every default. The error is
 // an Errors with all mistakes, but a file that is not YAML has one: the first. Beyond
-// data it looks at the mode of the password files (never at what is in them), at
-// CREDENTIALS_DIRECTORY, and at iproute2's names of routing tables.
+// data it looks at the mode of the password files (never at what is in them), at the web
+// configuration, at CREDENTIALS_DIRECTORY, and at iproute2's names of routing tables.
 func Parse(file string, data []byte) (*Config, error) {
 	d := &decoder{file: file, nodes: map[string]node{}, bad: map[string]bool{}}
 	c := defaults()

@@ -414,6 +414,48 @@ func TestPasswordFiles(t *testing.T) {
 	}
 }
 
+// What a web configuration has wrong is found before it is used, and not repeated.
+func TestWebConfig(t *testing.T) {
+	dir := t.TempDir()
+	hash := "$2y$04$V1cQzGqmjlRyVC0iPjCfWOE4hZ9ZJyc5ML4OvmBWuSyK8rkG5GQtG"
+	for name, c := range map[string]struct {
+		text string
+		mode os.FileMode
+		want string // "": it is valid
+	}{
+		"users":               {"basic_auth_users: {prometheus: " + hash + "}\n", 0o640, ""},
+		"nothing to do":       {"{}\n", 0o640, ""},
+		"readable by others":  {"{}\n", 0o644, "chmod 0640"},
+		"empty":               {"", 0o640, "is empty"},
+		"not YAML":            {"a: b: c\n", 0o640, "yaml: "},
+		"no hash":             {"basic_auth_users: {prometheus: hunter2}\n", 0o640, "a password is not a bcrypt hash (make one with: htpasswd"},
+		"password for users":  {"basic_auth_users: hunter2\n", 0o640, "line 1: cannot unmarshal !!str a value into"},
+		"misspelt":            {"basic_auth_user: {prometheus: hunter2}\n", 0o640, "line 1: field basic_auth_user not found"},
+		"missing certificate": {"tls_server_config: {cert_file: none.crt, key_file: none.key}\n", 0o640, dir + "/none.crt"},
+		"missing key":         {"tls_server_config: {cert_file: none.crt}\n", 0o640, "missing one of key or key_file"},
+		"relative header":     {"http_server_config: {headers: {X-Mine: a}}\n", 0o640, "can not be configured"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			path := filepath.Join(dir, "web.yml")
+			writeFile(t, path, c.text, c.mode)
+			cfg, err := Parse("f", []byte("metrics: {web-config: "+path+"}\n"))
+			switch {
+			case c.want == "":
+				if err != nil || cfg.Metrics.WebConfig != path {
+					t.Errorf("Parse = %+v, %v, want it taken", cfg, err)
+				}
+			case err == nil || !strings.HasPrefix(err.Error(), "f:1:23: metrics.web-config: "+path+": ") || !strings.Contains(err.Error(), c.want):
+				t.Errorf("got %v\nwant the place, the file and %q", err, c.want)
+			case strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "'h'"):
+				t.Errorf("the secret is in the error: %v", err)
+			}
+		})
+	}
+	if got := mistakes(t, "metrics: {web-config: web.yml}\n"); len(got) != 1 || !strings.Contains(got[0], "is not an absolute path") {
+		t.Errorf("got %q", got)
+	}
+}
+
 func TestTableByName(t *testing.T) {
 	root := fstest.MapFS{
 		"etc/iproute2/rt_tables":             {Data: []byte("# comment\n255\tlocal\n100 blue # ours\n0x65 red\nx broken\n")},

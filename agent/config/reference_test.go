@@ -83,8 +83,8 @@ func TestReferenceExamples(t *testing.T) {
 	t.Setenv("CREDENTIALS_DIRECTORY", "")
 	lines, keys := readReference(t)
 	text := uncomment(lines, keys, func(k referenceKey) bool { return k.isExample() || isPeerIdentity(k) })
-	// The two keys of one secret exclude each other, and neither file is here.
-	want := []string{"peers[0].password-file", "peers[0].password-credential", "peers[0].password-credential"}
+	// The two keys of one secret exclude each other, and no file is here.
+	want := []string{"peers[0].password-file", "peers[0].password-credential", "peers[0].password-credential", "metrics.web-config"}
 	_, err := Parse("f", []byte(text))
 	errs, _ := err.(Errors)
 	var got []string

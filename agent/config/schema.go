@@ -81,6 +81,7 @@ var fibKeys = []key[FIB]{
 
 var metricsKeys = []key[Metrics]{
 	value("listen", restart, func(m *Metrics) *string { return &m.Listen }, hostPort),
+	value("web-config", restart, func(m *Metrics) *string { return &m.WebConfig }, webConfig),
 }
 
 var apiKeys = []key[API]{

@@ -15,6 +15,8 @@ import (
 	"time"
 	"unicode"
 	"unicode/utf8"
+
+	"github.com/nexthopd/nexthopd/internal/web"
 )
 
 // bgpPort is BGP's, RFC 4271 section 4.2.
@@ -69,6 +71,7 @@ var (
 		"5 to 255, a number that no other program puts on its routes", parseProtocol,
 	}
 	hostPort   = scalar[string]{`host:port, :port, or "off"`, parseHostPort}
+	webConfig  = scalar[string]{"absolute path of a web configuration file of Prometheus' exporters, that others cannot read", parseWebConfig}
 	socketPath = scalar[string]{"absolute path of at most 107 characters", parseSocketPath}
 	logLevel   = scalar[slog.Level]{"debug, info, warn, error", parseLogLevel}
 )
@@ -325,6 +328,18 @@ func parsePasswordCredential(text string) (string, error) {
 	}
 	path := filepath.Join(dir, text)
 	return path, checkSecretFile(path)
+}
+
+// parseWebConfig looks into the file, and at the certificate and key that it names: what is
+// wrong with them would else be found when nobody can scrape any more.
+func parseWebConfig(text string) (string, error) {
+	if _, err := parsePasswordFile(text); err != nil {
+		return "", err
+	}
+	if err := web.Check(text); err != nil {
+		return "", fmt.Errorf("%s: %w", text, err)
+	}
+	return text, nil
 }
 
 // checkSecretFile looks at a secret's file, never into it.

@@ -35,7 +35,7 @@ func newPprof(ctx context.Context, addr string) (*profiles, error) {
 
 func (p *profiles) serve(ctx context.Context, log *slog.Logger) error {
 	log.Info("profiles are served", "address", p.ln.Addr())
-	return metrics.Serve(ctx, p.ln, pprofHandler(), log)
+	return metrics.Serve(ctx, p.ln, pprofHandler(), "", log)
 }
 
 // pprofHandler has a mux of its own: the package registers itself only with

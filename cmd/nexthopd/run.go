@@ -129,7 +129,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, log *slog.L
 	}
 
 	if scrape != nil {
-		group.Go(func() error { return metrics.Serve(running, scrape, h, log) })
+		group.Go(func() error { return metrics.Serve(running, scrape, h, cfg.Metrics.WebConfig, log) })
 	}
 	stopping := firstDone(running, ctx)
 	group.Go(func() error { return a.ServeAPI(running, api) })

@@ -25,6 +25,8 @@ var rules = Rules{
 		gobgp: {"agent/bgp"},
 		// The namespaces of tests are made with netlink too; nothing else is.
 		nlink: {"fib/kernel", "internal/netnstest", "e2e/lab"},
+		// Its errors repeat what is in the file.
+		"github.com/prometheus/exporter-toolkit": {"internal/web"},
 	},
 	Packages: map[string]Allowed{
 		"fib":         {StdOnly: true, Tests: []string{"fib/fibtest"}},
@@ -32,7 +34,7 @@ var rules = Rules{
 		"fib/kernel":  {Module: []string{"fib"}, Tests: []string{"fib/fibtest", "internal/netnstest"}},
 
 		"agent/rib":     {Module: []string{"fib"}, StdOnly: true},
-		"agent/config":  {},
+		"agent/config":  {Module: []string{"internal/web"}},
 		"agent/status":  {StdOnly: true},
 		"agent/journal": {Module: []string{"agent/config"}},
 		"agent/session": {Module: []string{"agent/rib"}, StdOnly: true},
@@ -43,7 +45,7 @@ var rules = Rules{
 		},
 		"bfd": {Tests: []string{"internal/netnstest", "e2e/lab"}},
 		// Types to describe; nothing that could be told to do something.
-		"metrics": {Module: []string{"agent/session", "agent/status", "fib", "internal/version"}},
+		"metrics": {Module: []string{"agent/session", "agent/status", "fib", "internal/version", "internal/web"}},
 
 		"cmd/nexthopd": {Module: []string{
 			"agent", "agent/bgp", "agent/config", "agent/journal", "agent/session", "agent/status", "bfd", "fib", "fib/kernel", "metrics",
@@ -64,6 +66,7 @@ var rules = Rules{
 		"internal/man":       {},
 		"internal/netnstest": {},
 		"internal/version":   {StdOnly: true},
+		"internal/web":       {},
 	},
 }
 
