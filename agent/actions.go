@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -13,6 +14,7 @@ import (
 	"unicode/utf8"
 
 	"github.com/nexthopd/nexthopd/agent/config"
+	"github.com/nexthopd/nexthopd/agent/journal"
 	"github.com/nexthopd/nexthopd/agent/session"
 	"github.com/nexthopd/nexthopd/agent/status"
 	"github.com/nexthopd/nexthopd/metrics"
@@ -134,7 +136,7 @@ func (a *Agent) Flush(ctx context.Context) (status.Done, error) {
 		a.mu.Lock()
 		a.rib.MarkAll() // what should be there is known as before
 		a.mu.Unlock()
-		a.log.Warn("an operator flushed the routes: none is installed until `nexthopctl resync --install`", "routes", n)
+		a.journal(journal.OperatorAction, slog.String("action", "flush"), slog.Int("routes", n))
 		a.event("fib", nil, netip.Prefix{}, "flushed by an operator", nil)
 	})
 	return status.Done{
@@ -165,7 +167,11 @@ func (a *Agent) drain(on bool) (status.Done, error) {
 	a.mu.Lock()
 	a.drained = on
 	a.mu.Unlock()
-	a.log.Warn("an operator changed whether GRACEFUL_SHUTDOWN is announced (RFC 8326)", "drain", on)
+	action := "drain"
+	if !on {
+		action = "undrain"
+	}
+	a.journal(journal.OperatorAction, slog.String("action", action))
 	if !on {
 		return status.Done{Done: "announcing without GRACEFUL_SHUTDOWN again"}, nil
 	}
@@ -247,7 +253,11 @@ func (a *Agent) administer(r status.PeerRequest) (status.Done, error) {
 	if err != nil {
 		return status.Done{}, err
 	}
-	a.log.Warn("an operator changed a session", "peer", c.Address.String(), "name", c.Name, "action", r.Action, "reason", r.Reason)
+	attrs := []slog.Attr{slog.String("action", r.Action), slog.String("peer", c.Address.String()), slog.String("name", c.Name)}
+	if r.Reason != "" {
+		attrs = append(attrs, slog.String("reason", r.Reason))
+	}
+	a.journal(journal.OperatorAction, attrs...)
 	return done, nil
 }
 

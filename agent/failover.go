@@ -89,13 +89,17 @@ func (a *Agent) failOver(in inbox) {
 	}
 	a.metrics.Failover(took)
 	attrs := []slog.Attr{slog.String("signal", in.signal), slog.Int("groups", groups), slog.Int("prefixes", routes), slog.Int64("microseconds", f.Microseconds)}
+	var whose *peer
 	if _, of, ok := strings.Cut(in.signal, " "); ok {
 		if addr, err := netip.ParseAddr(of); err == nil {
-			attrs = append(attrs, slog.String("peer", addr.String()))
+			whose = a.peers.ever(addr)
 		}
 	}
+	if whose != nil {
+		attrs = append(attrs, slog.String("peer", whose.cfg.Address.String()))
+	}
 	a.journal(journal.Failover, attrs...)
-	a.event("fib", nil, netip.Prefix{}, fmt.Sprintf("failover (%s): %d prefixes in %d groups moved in %d us", in.signal, routes, groups, f.Microseconds), nil)
+	a.event("fib", whose, netip.Prefix{}, fmt.Sprintf("failover (%s): %d prefixes in %d groups moved in %d us", in.signal, routes, groups, f.Microseconds), nil)
 }
 
 // Failovers lists the last failovers of this run, the latest first.

@@ -53,7 +53,7 @@ func (a *Agent) Reload(ctx context.Context, dryRun bool) (status.Reload, error) 
 	a.metrics.Reload(err == nil)
 	changes := strings.ReplaceAll(r.Plan, "\n", "; ")
 	if err != nil {
-		a.log.Error("configuration is applied in part, the next reload tries the rest again", "file", a.opts.ConfigFile, "changes", changes, "err", err)
+		a.journal(journal.ConfigIncomplete, slog.String("file", a.opts.ConfigFile), slog.String("changes", changes), slog.Any("err", err))
 		return r, err
 	}
 	r.Applied = true

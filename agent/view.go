@@ -42,6 +42,9 @@ func (a *Agent) Status(ctx context.Context) (status.Status, error) {
 		switch {
 		case p.Shutdown:
 			s.Peers.Shutdown++
+			if p.Disabled {
+				problem("nexthopctl peer "+p.Name+" enable", "peer %s (%s) is shut down by an operator", p.Name, p.Address)
+			}
 		case p.State == string(session.Established):
 			s.Peers.Established++
 			if p.Restarting {
@@ -54,10 +57,10 @@ func (a *Agent) Status(ctx context.Context) (status.Status, error) {
 			if p.LastDown != "" {
 				why = ": " + p.LastDown
 			}
-			problem("nexthopctl peers", "peer %s (%s) is %s%s", p.Name, p.Address, p.State, why)
+			problem("nexthopctl peer "+p.Name, "peer %s (%s) is %s%s", p.Name, p.Address, p.State, why)
 		}
 		if p.Warning != "" {
-			problem("nexthopctl peers -o wide", "peer %s (%s): %s", p.Name, p.Address, p.Warning)
+			problem("nexthopctl peer "+p.Name, "peer %s (%s): %s", p.Name, p.Address, p.Warning)
 		}
 	}
 	for _, r := range []rib.Reason{rib.ForeignRoute, rib.Refused, rib.Unreachable} {
@@ -144,7 +147,7 @@ func (a *Agent) Peers() []status.Peer {
 		received, refused := a.rib.Received(p.source), a.refused.counts[p.source]
 		s := status.Peer{
 			Name: p.cfg.Name, Description: p.cfg.Description, Address: p.cfg.Address, ASN: p.cfg.ASN,
-			State: string(p.state), Shutdown: p.cfg.Shutdown || p.disabled, Restarting: p.graceful,
+			State: string(p.state), Shutdown: p.cfg.Shutdown || p.disabled, Disabled: p.disabled, Restarting: p.graceful,
 			HoldTime: seconds(p.cfg.HoldTime), Keepalive: seconds(p.cfg.Keepalive), Flaps: i.Flaps,
 			Received:         received.Total(),
 			MessagesReceived: i.MessagesReceived, MessagesSent: i.MessagesSent,

@@ -355,7 +355,12 @@ func checkSecretFile(path string) error {
 	case info.Size() == 0:
 		return fmt.Errorf("%s: is empty", path)
 	}
-	return nil
+	// A reload is refused as a whole rather than found out half done.
+	f, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("%s: %w: the daemon's user must be able to read it (chgrp nexthopd, chmod 0640)", path, plainPathError(err))
+	}
+	return f.Close()
 }
 
 func parseMetric(text string) (uint32, error) {

@@ -141,12 +141,27 @@ var (
 		Cause:   "The configuration file has mistakes (ERR lists them with their places). A daemon that runs keeps the configuration it has; one that starts ends with status 78.",
 		Next:    "Mend the file, try it with `nexthopd check FILE`, then reload or start again.",
 	}
+	ConfigIncomplete = Event{
+		ID: "3943d22094e14d92ae90c51a8241c0be", Name: "config-incomplete", Level: slog.LevelError,
+		Message: "configuration is applied in part",
+		Fields:  "file changes err",
+		Cause:   "The configuration file is valid, and some of its changes could not be carried out; ERR says which and why. The others are in force.",
+		Next:    "Mend what ERR names, such as a secret that the daemon's user cannot read, and reload again: that tries the rest.",
+	}
+	OperatorAction = Event{
+		ID: "6dbbfe9a075a40748bcc5a3965be33d2", Name: "operator-action", Level: slog.LevelWarn,
+		Message: "an operator changed something",
+		Fields:  "action (peer) (name) (reason) (routes)",
+		Cause: "Somebody used nexthopctl: ACTION is disable, enable, reset or refresh of the peer, drain, undrain, or flush. What is disabled, drained " +
+			"or flushed stays so until it is taken back, or the daemon restarts.",
+		Next: "Nothing, if it was intended. `nexthopctl status` shows what is still in force, and the command that takes it back.",
+	}
 )
 
 // Events lists the whole catalogue, in the order in which it is documented.
 func Events() []Event {
 	return []Event{
-		Started, Stopping, Failed, ConfigApplied, ConfigRefused,
+		Started, Stopping, Failed, ConfigApplied, ConfigRefused, ConfigIncomplete, OperatorAction,
 		SessionUp, SessionDown, PrefixLimitWarning,
 		Failover, NextHopLost, NextHopFound,
 		FIBRefused, ForeignConflict, Repair, Resync,
@@ -182,6 +197,7 @@ func Fields() []Field {
 		{"groups", "how many next-hop groups were rewritten"},
 		{"prefixes", "how many prefixes moved with them"},
 		{"microseconds", "from the signal to the kernel's confirmation"},
+		{"action", "what the operator asked for"},
 		{"file", "the configuration file"},
 		{"changes", "what changed, as `nexthopctl reload --dry-run` prints it"},
 		{"needs_restart", "changed keys that keep their old values until a restart"},

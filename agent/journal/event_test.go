@@ -25,6 +25,8 @@ func TestMessageIDsAreStable(t *testing.T) {
 		"nexthop-found":        "92301c43cb7c44f8a9dc9e9366779cd8",
 		"config-applied":       "5105f087af6148baaaba78df35cb675c",
 		"config-refused":       "e4f63cdcfec64b3eabeeae477b77c927",
+		"config-incomplete":    "3943d22094e14d92ae90c51a8241c0be",
+		"operator-action":      "6dbbfe9a075a40748bcc5a3965be33d2",
 	}
 	valid := regexp.MustCompile(`^[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}$`) // sd_id128: a random UUID
 	seen := make(map[string]string)

@@ -26,6 +26,7 @@ const (
 type Output struct {
 	Logger *slog.Logger
 
+	level   *slog.LevelVar
 	limiter *limiter
 }
 
@@ -37,19 +38,24 @@ func Open(stderr *os.File, cfg config.Log) (*Output, error) {
 	if format == formatAuto || format == "" {
 		format = autoFormat(stderr)
 	}
-	h, err := newHandler(format, stderr, cfg.Level)
+	level := new(slog.LevelVar)
+	level.Set(cfg.Level)
+	h, err := newHandler(format, stderr, level)
 	if err != nil {
 		return nil, err
 	}
 	l := newLimiter(time.Now)
-	return &Output{Logger: slog.New(&limited{limiter: l, next: h}), limiter: l}, nil
+	return &Output{Logger: slog.New(&limited{limiter: l, next: h}), level: level, limiter: l}, nil
 }
+
+// SetLevel changes what is logged from now on; it may be called at any time.
+func (o *Output) SetLevel(l slog.Level) { o.level.Set(l) }
 
 // Run writes the counts of repeated records that were held back, until ctx ends. Records
 // logged after it returned are written, but may be held back for good.
 func (o *Output) Run(ctx context.Context) { o.limiter.run(ctx) }
 
-func newHandler(format string, stderr *os.File, level slog.Level) (slog.Handler, error) {
+func newHandler(format string, stderr *os.File, level slog.Leveler) (slog.Handler, error) {
 	switch format {
 	case formatJournal:
 		if !sdjournal.Enabled() {
@@ -64,7 +70,7 @@ func newHandler(format string, stderr *os.File, level slog.Level) (slog.Handler,
 	return nil, fmt.Errorf("log.format %q: not one of auto, journal, text, json", format)
 }
 
-func newText(stderr *os.File, level slog.Level) slog.Handler {
+func newText(stderr *os.File, level slog.Leveler) slog.Handler {
 	return slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level, ReplaceAttr: textAttr})
 }
 

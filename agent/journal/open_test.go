@@ -66,6 +66,28 @@ func TestText(t *testing.T) {
 	}
 }
 
+// A reload changes the level of every logger that was derived from the first.
+func TestSetLevel(t *testing.T) {
+	r, w, err := os.Pipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	out, err := Open(w, config.Log{Format: formatText, Level: slog.LevelWarn})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := out.Logger.With("peer", "10.1.0.4")
+	l.Info("before")
+	out.SetLevel(slog.LevelDebug)
+	l.Debug("after")
+	w.Close()
+	b, err := io.ReadAll(r)
+	if got := string(b); err != nil || strings.Contains(got, "before") || !strings.Contains(got, "after") {
+		t.Errorf("logged %q, %v, want only what came after the level was lowered", got, err)
+	}
+}
+
 func TestUnknownFormat(t *testing.T) {
 	if _, err := Open(os.Stderr, config.Log{Format: "xml"}); err == nil || !strings.Contains(err.Error(), "auto, journal, text, json") {
 		t.Errorf("Open with format xml: %v, want an error that names the formats", err)

@@ -62,12 +62,14 @@ type FIBStatus struct {
 
 // Peer is a configured neighbour and its session.
 type Peer struct {
-	Name         string      `json:"name"`
-	Description  string      `json:"description,omitempty"`
-	Address      netip.Addr  `json:"address"`
-	ASN          uint32      `json:"asn"`
-	State        string      `json:"state"`
-	Shutdown     bool        `json:"shutdown,omitempty"`
+	Name        string     `json:"name"`
+	Description string     `json:"description,omitempty"`
+	Address     netip.Addr `json:"address"`
+	ASN         uint32     `json:"asn"`
+	State       string     `json:"state"`
+	Shutdown    bool       `json:"shutdown,omitempty"`
+	// Disabled: by an operator, until enabled. Shutdown is true too.
+	Disabled     bool        `json:"disabled,omitempty"`
 	Since        *time.Time  `json:"since,omitempty"` // of the present state
 	LocalAddress *netip.Addr `json:"localAddress,omitempty"`
 	RemoteID     *netip.Addr `json:"remoteID,omitempty"`
@@ -173,10 +175,13 @@ type Failover struct {
 	Microseconds int64 `json:"microseconds"` // from the signal to the kernel's confirmation
 }
 
+// EventTypes are what an Event may be about.
+func EventTypes() []string { return []string{"session", "path", "route", "nexthop", "config", "fib"} }
+
 // Event is one line of `nexthopctl monitor`.
 type Event struct {
 	Time    time.Time         `json:"time"`
-	Type    string            `json:"type"` // session, path, route, nexthop, config, fib
+	Type    string            `json:"type"` // one of EventTypes
 	Peer    string            `json:"peer,omitempty"`
 	Prefix  string            `json:"prefix,omitempty"`
 	Message string            `json:"message"`

@@ -8,8 +8,10 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/nexthopd/nexthopd/internal/version"
 )
@@ -47,7 +49,14 @@ type cli struct {
 
 const rootLong = `nexthopctl shows what nexthopd does and why: its sessions, what each NVA announced
 and was told, what the kernel forwards by, and for every path that is not used the reason.
-It reads the daemon's unix socket and changes nothing.`
+It speaks over the daemon's unix socket, which root and group nexthopd may open. Nothing is
+changed but by the commands that say so.`
+
+// Groups of commands in the help.
+const (
+	groupShow   = "show"
+	groupChange = "change"
+)
 
 // exitMeanings are the exit codes by number.
 var exitMeanings = [...]string{
@@ -55,7 +64,7 @@ var exitMeanings = [...]string{
 	exitFailed:      "failed",
 	exitUsage:       "wrong usage",
 	exitUnreachable: "daemon not reachable",
-	exitDegraded:    "degraded (status)",
+	exitDegraded:    "degraded (status), or there is something to mend (doctor)",
 }
 
 func (c *cli) rootCommand() *cobra.Command {
@@ -101,17 +110,17 @@ func (c *cli) rootCommand() *cobra.Command {
 	_ = root.RegisterFlagCompletionFunc("output", func(cmd *cobra.Command, _ []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		return formatsOf(cmd), cobra.ShellCompDirectiveNoFileComp
 	})
-	root.AddCommand(
-		c.statusCommand(),
-		c.peersCommand(),
-		c.learnedCommand(),
-		c.advertisedCommand(),
-		c.routesCommand(),
-		c.explainCommand(),
-		c.monitorCommand(),
-		c.versionCommand(),
-		c.manCommand(),
-	)
+	root.AddGroup(&cobra.Group{ID: groupShow, Title: "Commands that show:"}, &cobra.Group{ID: groupChange, Title: "Commands that change something:"})
+	add := func(group string, commands ...*cobra.Command) {
+		for _, cmd := range commands {
+			cmd.GroupID = group
+			root.AddCommand(cmd)
+		}
+	}
+	add(groupShow, c.statusCommand(), c.peersCommand(), c.learnedCommand(), c.advertisedCommand(), c.routesCommand(),
+		c.explainCommand(), c.failoversCommand(), c.monitorCommand(), c.versionCommand())
+	add(groupChange, c.peerCommand(), c.reloadCommand(), c.drainCommand(), c.undrainCommand(), c.resyncCommand(), c.flushCommand())
+	root.AddCommand(c.manCommand())
 	return root
 }
 
@@ -141,7 +150,26 @@ func (c *cli) client(cmd *cobra.Command) *client {
 	if env := os.Getenv(socketEnv); env != "" && !cmd.Flags().Changed("socket") {
 		socket = env
 	}
-	return newClient(socket, cmd.CommandPath())
+	return &client{socket: socket, command: cmd.CommandPath(), line: commandLine(cmd)}
+}
+
+// commandLine is what was typed, to be typed again behind sudo.
+func commandLine(cmd *cobra.Command) string {
+	words := append([]string{cmd.CommandPath()}, cmd.Flags().Args()...)
+	cmd.Flags().Visit(func(f *pflag.Flag) {
+		words = append(words, "--"+f.Name)
+		if f.Value.Type() != "bool" {
+			words = append(words, f.Value.String())
+		}
+	})
+	for i, w := range words[1:] {
+		if w == "" || strings.ContainsFunc(w, func(r rune) bool {
+			return !strings.ContainsRune("-_./:=,", r) && !unicode.IsLetter(r) && !unicode.IsDigit(r)
+		}) {
+			words[i+1] = "'" + strings.ReplaceAll(w, "'", `'\''`) + "'"
+		}
+	}
+	return strings.Join(words, " ")
 }
 
 // noArgs and maxOneArg are cobra's validators with our error.

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -26,6 +27,10 @@ import (
 // long as a million rows need.
 const answerTimeout = 30 * time.Second
 
+// changeTimeout is answerTimeout for what changes something: a flush of a million routes
+// takes its time. systemd gives `systemctl reload` as long (TimeoutStartSec= of the unit).
+const changeTimeout = 2 * time.Minute
+
 const (
 	nextDaemonState = "systemctl status nexthopd"
 	nextDaemonLog   = "journalctl -u nexthopd -n 50"
@@ -34,35 +39,36 @@ const (
 // client asks the daemon. Its errors are failures.
 type client struct {
 	socket  string
-	command string // the command line so far, for hints
-	http    *http.Client
+	command string // the command, for hints
+	line    string // the whole command line
 }
 
-func newClient(socket, command string) *client {
-	return &client{
-		socket:  socket,
-		command: command,
-		http: &http.Client{Transport: &http.Transport{
-			DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-				return (&net.Dialer{}).DialContext(ctx, "unix", socket)
-			},
-			ResponseHeaderTimeout: answerTimeout,
-			DisableCompression:    true, // it never leaves the host
-			DisableKeepAlives:     true,
-		}},
-	}
+// http is a client that waits so long for the first byte.
+func (c *client) http(timeout time.Duration) *http.Client {
+	return &http.Client{Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return (&net.Dialer{}).DialContext(ctx, "unix", c.socket)
+		},
+		ResponseHeaderTimeout: timeout,
+		DisableCompression:    true, // it never leaves the host
+		DisableKeepAlives:     true,
+	}}
 }
 
 // get asks for path and returns the open body of a 2xx answer.
 func (c *client) get(ctx context.Context, path string, query url.Values) (io.ReadCloser, error) {
+	return c.ask(ctx, http.MethodGet, path, query, nil, answerTimeout)
+}
+
+func (c *client) ask(ctx context.Context, method, path string, query url.Values, body io.Reader, timeout time.Duration) (io.ReadCloser, error) {
 	u := url.URL{Scheme: "http", Host: "nexthopd", Path: path, RawQuery: query.Encode()}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, u.String(), nil)
+	req, err := http.NewRequestWithContext(ctx, method, u.String(), body)
 	if err != nil {
 		return nil, err
 	}
 	req.Header.Set("Accept", "application/json")
 	req.Header.Set("User-Agent", "nexthopctl/"+version.Get().Version)
-	resp, err := c.http.Do(req)
+	resp, err := c.http(timeout).Do(req)
 	if err != nil {
 		return nil, c.unreachable(err)
 	}
@@ -79,6 +85,23 @@ func object[T any](ctx context.Context, c *client, path string, query url.Values
 	if err != nil {
 		return v, nil, err
 	}
+	return read[T](c, path, body)
+}
+
+// change asks the daemon to change something and returns its answer like object.
+func change[T any](ctx context.Context, c *client, path string, request any) (v T, raw json.RawMessage, err error) {
+	text, err := json.Marshal(request)
+	if err != nil {
+		return v, nil, err
+	}
+	body, err := c.ask(ctx, http.MethodPost, path, nil, bytes.NewReader(text), changeTimeout)
+	if err != nil {
+		return v, nil, err
+	}
+	return read[T](c, path, body)
+}
+
+func read[T any](c *client, path string, body io.ReadCloser) (v T, raw json.RawMessage, err error) {
 	defer body.Close()
 	if raw, err = io.ReadAll(body); err != nil {
 		return v, nil, c.unreadable(path, err)
@@ -131,9 +154,12 @@ func (c *client) refused(resp *http.Response) error {
 	if err := json.Unmarshal(body, &e); err != nil || e.Error == "" {
 		return c.stranger(fmt.Sprintf("%s answered %q", resp.Request.URL.Path, resp.Status))
 	}
-	f := &failure{code: exitFailed, what: e.Error, next: e.Next}
-	if resp.StatusCode == http.StatusNotFound {
+	f := &failure{code: exitFailed, what: e.Error, next: e.Next, lines: e.Lines}
+	switch resp.StatusCode {
+	case http.StatusNotFound:
 		f.cause = errNotFound
+	case http.StatusForbidden:
+		f.next = "sudo " + c.line
 	}
 	return f
 }
@@ -182,7 +208,7 @@ func (c *client) unreachable(err error) error {
 		f.what = fmt.Sprintf("no socket %s: is nexthopd running?", c.socket)
 	case errors.Is(err, fs.ErrPermission):
 		f.what = fmt.Sprintf("permission denied on %s: %s", c.socket, whoMay(c.socket))
-		f.next = "sudo " + c.command
+		f.next = "sudo " + c.line
 	case errors.Is(err, syscall.ECONNREFUSED):
 		f.what = fmt.Sprintf("nobody listens on %s any more: is nexthopd running?", c.socket)
 		if info, serr := os.Stat(c.socket); serr == nil && info.Mode()&fs.ModeSocket == 0 {

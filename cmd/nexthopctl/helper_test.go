@@ -144,6 +144,7 @@ func canned(t *testing.T) string {
 	mux := http.NewServeMux()
 	mux.Handle(status.PathStatus, answer(cannedStatus()))
 	mux.Handle(status.PathPeers, answer(cannedPeers()))
+	mux.Handle(status.PathFailovers, answer(cannedFailovers()))
 	byPeer := func(paths []status.Path) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			want := r.URL.Query().Get("peer")
@@ -190,6 +191,14 @@ func cannedStatus() status.Status {
 			Prefixes: 5, Desired: 3, Installed: 2, Rejected: map[string]int{"inside-vnet": 1, "foreign-route": 2, "covers-next-hop": 1},
 			Groups: 1, NextHops: 2, Sweep: "done", LastSync: ptr(ago(4 * time.Second)),
 		},
+		LastFailover: &cannedFailovers()[0],
+	}
+}
+
+func cannedFailovers() []status.Failover {
+	return []status.Failover{
+		{At: ago(4 * time.Minute), Signal: "session 10.1.0.5", Groups: 2, Prefixes: 1000, Microseconds: 812},
+		{At: ago(26 * time.Hour), Signal: "link eth1\x1b[2J", Groups: 1, Prefixes: 1, Microseconds: 12345},
 	}
 }
 

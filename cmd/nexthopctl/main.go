@@ -1,5 +1,6 @@
-// Command nexthopctl shows what nexthopd does and why. It reads the daemon's unix
-// socket (package status is the contract), changes nothing, and keeps no state.
+// Command nexthopctl shows what nexthopd does and why, and tells it what an operator
+// wants. It speaks over the daemon's unix socket (package status is the contract) and
+// keeps no state.
 //
 // Text that came from the network, such as a shutdown communication of RFC 9003, never
 // reaches the terminal raw: see clean and cleanJSON.
@@ -62,6 +63,9 @@ func (c *cli) run(ctx context.Context, args []string) int {
 		f := &failure{code: exitFailed, what: err.Error()}
 		errors.As(err, &f)
 		if !f.quiet {
+			for _, line := range f.lines {
+				fmt.Fprintln(c.errOut, clean(line))
+			}
 			fmt.Fprintln(c.errOut, "nexthopctl: "+clean(f.Error()))
 		}
 		return f.code
@@ -71,15 +75,16 @@ func (c *cli) run(ctx context.Context, args []string) int {
 	return exitOK
 }
 
-// errDegraded makes `status` exit with 4; what is wrong has been printed already.
+// errDegraded makes `status` and `doctor` exit with 4; what is wrong has been printed already.
 var errDegraded = errors.New("degraded")
 
 // failure is an error that knows its exit code and what the operator does next.
 type failure struct {
 	code  int
 	what  string
-	next  string // a command; empty when there is none
-	quiet bool   // exit code only (status -q)
+	next  string   // a command; empty when there is none
+	quiet bool     // exit code only (status -q)
+	lines []string // printed before: several mistakes, where what only sums them up
 	cause error
 }
 

@@ -113,6 +113,16 @@ func (c *cli) printStatus(st *status.Status) {
 		sync += ", last sync " + ago + " ago"
 	}
 	c.field("sync", "%s", sync)
+	if f := st.LastFailover; f != nil {
+		c.field("failover", "%s ago (%s): %s in %s moved in %s", c.since(&f.At), f.Signal, prefixes(f.Prefixes), plural(f.Groups, "group"), took(f.Microseconds))
+	}
+}
+
+func prefixes(n int) string {
+	if n == 1 {
+		return "1 prefix"
+	}
+	return strconv.Itoa(n) + " prefixes"
 }
 
 // field prints one named line; what came from the daemon is made clean.
@@ -198,7 +208,10 @@ func (c *cli) peerNote(p *status.Peer) string {
 	if p.Warning != "" {
 		notes = append(notes, p.Warning)
 	}
-	if p.Shutdown {
+	switch {
+	case p.Disabled:
+		notes = append(notes, "shut down by an operator")
+	case p.Shutdown:
 		notes = append(notes, "shut down by the configuration")
 	}
 	if p.Restarting {

@@ -21,7 +21,7 @@ const defaultConfig = "/etc/nexthopd/nexthopd.yaml"
 
 // daemonFunc is runDaemon's signature: it returns when ctx has ended and all that it
 // started has, or when a part has failed.
-type daemonFunc func(ctx context.Context, cfg *config.Config, path string, log *slog.Logger) error
+type daemonFunc func(ctx context.Context, cfg *config.Config, path string, out *journal.Output) error
 
 const rootHelp = `nexthopd programs this host's routes from what network appliances announce by BGP.
 
@@ -173,7 +173,7 @@ func runLogged(ctx context.Context, cfg *config.Config, path, pprofAddr string, 
 			}
 		})
 	}
-	err = start(ctx, cfg, path, out.Logger)
+	err = start(ctx, cfg, path, out)
 	if errors.Is(err, context.Canceled) && ctx.Err() != nil {
 		err = nil // we were told to stop
 	}

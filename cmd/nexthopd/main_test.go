@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"log/slog"
 	"net"
 	"net/http"
 	"os"
@@ -19,6 +18,7 @@ import (
 	"time"
 
 	"github.com/nexthopd/nexthopd/agent/config"
+	"github.com/nexthopd/nexthopd/agent/journal"
 )
 
 // asProcess makes the test binary behave as the daemon's process, around a daemon that
@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 	if os.Getenv(asProcess) == "" {
 		os.Exit(m.Run())
 	}
-	os.Exit(process(func(ctx context.Context, _ *config.Config, _ string, _ *slog.Logger) error {
+	os.Exit(process(func(ctx context.Context, _ *config.Config, _ string, _ *journal.Output) error {
 		fmt.Println("up")
 		<-ctx.Done()
 		return ctx.Err()
@@ -100,7 +100,7 @@ func TestCommandLine(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			never := func(context.Context, *config.Config, string, *slog.Logger) error {
+			never := func(context.Context, *config.Config, string, *journal.Output) error {
 				t.Error("the daemon was started")
 				return nil
 			}
@@ -129,22 +129,22 @@ func TestRun(t *testing.T) {
 		code  int
 		log   string
 	}{
-		{"told to stop", func(ctx context.Context, _ *config.Config, _ string, log *slog.Logger) error {
+		{"told to stop", func(ctx context.Context, _ *config.Config, _ string, out *journal.Output) error {
 			<-ctx.Done()
 			return ctx.Err()
 		}, true, 0, ""},
-		{"a part failed", func(context.Context, *config.Config, string, *slog.Logger) error {
+		{"a part failed", func(context.Context, *config.Config, string, *journal.Output) error {
 			return errors.New("listen: the port is taken by bird (pid 812)")
 		}, false, 1, `"err":"listen: the port is taken by bird (pid 812)"`},
-		{"a part failed while stopping", func(context.Context, *config.Config, string, *slog.Logger) error {
+		{"a part failed while stopping", func(context.Context, *config.Config, string, *journal.Output) error {
 			return errors.New("flush: no such device")
 		}, true, 1, `"err":"flush: no such device"`},
-		{"cancelled without being told", func(context.Context, *config.Config, string, *slog.Logger) error {
+		{"cancelled without being told", func(context.Context, *config.Config, string, *journal.Output) error {
 			return context.Canceled
 		}, false, 1, `"err":"context canceled"`},
-		{"what was held back is counted at the end", func(_ context.Context, _ *config.Config, _ string, log *slog.Logger) error {
+		{"what was held back is counted at the end", func(_ context.Context, _ *config.Config, _ string, out *journal.Output) error {
 			for range 20 {
-				log.Info("again")
+				out.Logger.Info("again")
 			}
 			return nil
 		}, false, 0, `"suppressed":14`},
@@ -158,9 +158,9 @@ func TestRun(t *testing.T) {
 			}
 			var got *config.Config
 			var gotPath string
-			code, _, stderr := execute(t, ctx, func(ctx context.Context, cfg *config.Config, path string, log *slog.Logger) error {
+			code, _, stderr := execute(t, ctx, func(ctx context.Context, cfg *config.Config, path string, out *journal.Output) error {
 				got, gotPath = cfg, path
-				return tt.start(ctx, cfg, path, log)
+				return tt.start(ctx, cfg, path, out)
 			}, "run", "--config", path)
 			if code != tt.code || !strings.Contains(stderr, tt.log) {
 				t.Errorf("exit %d, stderr %q; want %d, %q", code, stderr, tt.code, tt.log)
@@ -189,7 +189,7 @@ func TestPprof(t *testing.T) {
 	}
 
 	free.Close()
-	code, _, stderr = execute(t, t.Context(), func(context.Context, *config.Config, string, *slog.Logger) error {
+	code, _, stderr = execute(t, t.Context(), func(context.Context, *config.Config, string, *journal.Output) error {
 		client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DisableKeepAlives: true}}
 		resp, err := client.Get("http://" + addr + "/debug/pprof/goroutine?debug=1")
 		if err != nil {

@@ -3,13 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"os"
 	"os/signal"
-	"slices"
 	"syscall"
 	"time"
 
@@ -36,13 +33,14 @@ const socketMode = 0o660
 // capability, a port that is taken) is found before anything is changed; the routes of
 // an earlier run are adopted before the first session can come up; and at the end the
 // loop stops before the sessions do, so that their loss withdraws nothing.
-func runDaemon(ctx context.Context, cfg *config.Config, path string, log *slog.Logger) error {
+func runDaemon(ctx context.Context, cfg *config.Config, path string, out *journal.Output) error {
+	log := out.Logger
 	systemd := newNotifier(log)
 	// One slot is enough: a reload reads the file as it is then, so a second request
 	// while one waits asks for nothing more.
-	reload := make(chan os.Signal, 1)
-	signal.Notify(reload, syscall.SIGHUP)
-	defer signal.Stop(reload)
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
+	defer signal.Stop(hangup)
 
 	api, err := diag.ListenUnix(ctx, cfg.API.Socket, socketMode)
 	if err != nil {
@@ -62,6 +60,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, log *slog.L
 		return err
 	}
 	defer k.Close()
+	load := reloader(path, cfg, k)
 	if cfg.RouterID, err = routerID(cfg, k); err != nil {
 		return err
 	}
@@ -76,9 +75,15 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, log *slog.L
 	}
 
 	instruments := metrics.NewInstruments()
-	a := agent.New(agent.Options{
+	var a *agent.Agent
+	a = agent.New(agent.Options{
 		Config: cfg, ConfigFile: path, Version: version.Get().Version,
 		Owner: owner, CompatMode: compat, Kernel: k, Log: log, Metrics: instruments,
+		Load: load, SetLogLevel: out.SetLevel,
+		Reloading: func() func() {
+			systemd.reloading()
+			return func() { systemd.ready(a.Summary()) }
+		},
 	})
 
 	registry, err := metrics.NewRegistry(a, instruments, version.Get())
@@ -123,7 +128,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, log *slog.L
 		return err
 	}
 	// The sessions outlive the loop: see above.
-	defer speaker.Stop(context.WithoutCancel(ctx), cfg.FIB.OnStop == config.OnStopKeep)
+	defer func() { speaker.Stop(context.WithoutCancel(ctx), a.OnStop() == config.OnStopKeep) }()
 	if err := a.Connect(speaker); err != nil {
 		return err
 	}
@@ -139,8 +144,8 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, log *slog.L
 			select {
 			case <-running.Done():
 				return nil
-			case <-reload:
-				log.Warn("SIGHUP does nothing yet: restart to apply a changed configuration; routes and traffic stay")
+			case <-hangup:
+				_, _ = a.Reload(running, false) // the journal has it, and nobody waits for an answer
 			}
 		}
 	})
@@ -173,7 +178,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, log *slog.L
 	})
 	group.Go(func() error {
 		<-stopping.Done()
-		journal.Log(log, journal.Stopping, slog.String("routes", string(cfg.FIB.OnStop)))
+		journal.Log(log, journal.Stopping, slog.String("routes", string(a.OnStop())))
 		systemd.stopping()
 		return nil
 	})
@@ -185,25 +190,4 @@ func firstDone(a, b context.Context) context.Context {
 	ctx, cancel := context.WithCancel(a)
 	context.AfterFunc(b, cancel)
 	return ctx
-}
-
-// routerID is the configured one, or the lowest global IPv4 address of the host.
-func routerID(cfg *config.Config, k *kernel.Handle) (netip.Addr, error) {
-	if cfg.RouterID.IsValid() {
-		return cfg.RouterID, nil
-	}
-	host, err := k.Host()
-	if err != nil {
-		return netip.Addr{}, fmt.Errorf("find a router id: %w", err)
-	}
-	var ids []netip.Addr
-	for _, a := range host.Addrs {
-		if ip := a.Prefix.Addr(); ip.Is4() && ip.IsGlobalUnicast() {
-			ids = append(ids, ip)
-		}
-	}
-	if len(ids) == 0 {
-		return netip.Addr{}, errors.New("find a router id: the host has no global IPv4 address; set router-id in the configuration")
-	}
-	return slices.MinFunc(ids, netip.Addr.Compare), nil
 }

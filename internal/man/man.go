@@ -18,7 +18,8 @@ func Header(w io.Writer, name string, section int, manual, short string) {
 	fmt.Fprintf(w, ".SH NAME\n%s \\- %s\n", Escape(name), Escape(short))
 }
 
-// Commands writes an entry for each command of root and theirs, with their flags.
+// Commands writes an entry for each command of root and theirs, with their flags and
+// examples.
 // Hidden ones and cobra's own are left out.
 func Commands(w io.Writer, root *cobra.Command) { commands(w, "", root) }
 
@@ -35,6 +36,9 @@ func commands(w io.Writer, prefix string, parent *cobra.Command) {
 			fmt.Fprintf(w, ".TP\n.B %s\n", Escape(prefix+c.Use))
 			Text(w, long, ".IP")
 			Flags(w, c.LocalNonPersistentFlags(), ".RS", ".RE")
+			if c.Example != "" {
+				fmt.Fprintf(w, ".IP\n.nf\n%s\n.fi\n", Escape(c.Example))
+			}
 		}
 		commands(w, prefix+c.Name()+" ", c)
 	}

@@ -27,14 +27,14 @@ func TestCommands(t *testing.T) {
 	run := func(*cobra.Command, []string) {}
 	root := &cobra.Command{Use: "tool"}
 	peer := &cobra.Command{Use: "peer NAME", Short: "Show a peer", Run: run}
-	reset := &cobra.Command{Use: "reset", Short: "Reset it", Run: run}
+	reset := &cobra.Command{Use: "reset", Short: "Reset it", Example: "  tool peer reset -r x", Run: run}
 	reset.Flags().StringP("reason", "r", "none", "say `text` to the peer")
 	peer.AddCommand(reset)
 	root.AddCommand(peer, &cobra.Command{Use: "secret", Hidden: true, Run: run})
 	var b bytes.Buffer
 	Commands(&b, root)
 	want := ".TP\n.B peer NAME\nShow a peer.\n" +
-		".TP\n.B peer reset\nReset it.\n.RS\n.TP\n\\fB\\-r\\fR, \\fB\\-\\-reason\\fR \\fItext\\fR\nsay text to the peer.\nDefault: none.\n.RE\n"
+		".TP\n.B peer reset\nReset it.\n.RS\n.TP\n\\fB\\-r\\fR, \\fB\\-\\-reason\\fR \\fItext\\fR\nsay text to the peer.\nDefault: none.\n.RE\n.IP\n.nf\n  tool peer reset \\-r x\n.fi\n"
 	if b.String() != want {
 		t.Errorf("Commands = %q, want %q", b.String(), want)
 	}
