@@ -38,6 +38,8 @@ type Speaker interface {
 	Resend(peer netip.Addr) error
 	SetBranchToBranch(on bool) error
 	SetDrain(on bool) error
+	// Withhold takes paths out of what is announced, or back into it, in its own time.
+	Withhold(changes []session.Withheld)
 	SetVNet(prefixes []netip.Prefix, nextHop4, nextHop6 netip.Addr) error
 	Peers() []session.PeerInfo
 	Advertised(peer netip.Addr) ([]session.Advertised, error)
@@ -111,6 +113,7 @@ type Agent struct {
 	host       *fib.Host
 	captured   uint64 // the rib's NextHopsGen that policy.Captures is built from
 	rejected   rejections
+	announce   announcements
 	conflicts  map[netip.Prefix]bool // prefixes that the operator knows a foreign route has
 	mistaken   []netip.Prefix        // taken for foreign, but ours: to be tried again after a resync
 	hostAfter  time.Time             // the host is not read again before this

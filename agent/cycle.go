@@ -74,6 +74,7 @@ func (a *Agent) cycle(now time.Time) time.Duration {
 	if err := a.write(); err != nil {
 		a.unknown(err)
 	}
+	more = a.announceChanges() || more
 	if a.table.Suspect() {
 		a.dueResync(metrics.ResyncRefused)
 	}
@@ -167,6 +168,7 @@ func (a *Agent) decide(hostRead bool) (more bool) {
 		}
 		a.refused.set(p, unusable)
 		a.rejected.set(p, why)
+		a.withhold(p, paths)
 	}
 	more = a.rib.Dirty() > 0
 	a.mu.Unlock()

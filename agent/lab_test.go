@@ -50,6 +50,7 @@ func testConfig() *config.Config {
 			Table: owner.Table, Metric: owner.Metric, Protocol: owner.Protocol, MaxPaths: 64, Mode: config.ModeInstall,
 			NextHopObjects: true, SweepAfter: 2 * time.Minute, SweepShare: 100, OnStop: config.OnStopKeep,
 		},
+		Announce: config.AnnounceForwarding,
 	}
 }
 
@@ -145,6 +146,38 @@ type speaker struct {
 	err        error
 	calls      []string // what was asked of it
 	refuse     string   // the call to fail
+	withheld   map[session.Withheld]bool
+}
+
+func (s *speaker) Withhold(changes []session.Withheld) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.withheld == nil {
+		s.withheld = make(map[session.Withheld]bool)
+	}
+	for _, c := range changes {
+		key := session.Withheld{Peer: c.Peer, Prefix: c.Prefix, Held: true}
+		if c.Held == s.withheld[key] {
+			panic(fmt.Sprintf("no change: %+v", c))
+		}
+		if c.Held {
+			s.withheld[key] = true
+		} else {
+			delete(s.withheld, key)
+		}
+	}
+}
+
+// held lists what is withheld, "peer prefix", in order.
+func (s *speaker) held() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	var list []string
+	for k := range s.withheld {
+		list = append(list, fmt.Sprint(k.Peer, " ", k.Prefix))
+	}
+	slices.Sort(list)
+	return strings.Join(list, ", ")
 }
 
 func (s *speaker) AddPeer(p config.Peer) error {
@@ -459,6 +492,30 @@ func (l *lab) consistent() {
 		l.t.Errorf("the kernel has %d routes, %d groups, %d next hops; the agent says %d, %d, %d",
 			len(snap.Routes), len(snap.Groups), len(snap.NextHops), f.Installed, f.Groups, f.NextHops)
 	}
+	if got, want := l.sp.held(), l.shouldHold(); got != want {
+		l.t.Errorf("withheld: %q, want %q", got, want)
+	}
+}
+
+// shouldHold lists the paths that must not be announced, as the views tell (S31).
+func (l *lab) shouldHold() string {
+	var list []string
+	_ = l.a.do(context.Background(), func() {
+		l.a.mu.Lock()
+		defer l.a.mu.Unlock()
+		for _, p := range l.a.rib.Prefixes() {
+			j := l.a.judge(p)
+			whole := []rib.Reason{rib.InsideVNet, rib.CoversNextHop, rib.ForeignRoute}
+			each := []rib.Reason{rib.OwnASInPath, rib.ASZeroInPath, rib.WrongFamily, rib.Unreachable, rib.IsSelf, rib.Refused}
+			for _, v := range j.verdicts {
+				if slices.Contains(whole, j.why) || slices.Contains(each, v.Reason) || l.a.table.Refused(p) {
+					list = append(list, fmt.Sprint(l.a.peers.bySource[v.Path.Source].cfg.Address, " ", p))
+				}
+			}
+		}
+	})
+	slices.Sort(list)
+	return strings.Join(list, ", ")
 }
 
 func bubble(t *testing.T, name string, f func(t *testing.T)) {

@@ -180,6 +180,9 @@ func (a *Agent) newConfig(now *config.Config, removed []netip.Addr) {
 		a.policy.VNet, a.policy.AllowInside = now.VNet.Prefixes, now.VNet.AllowInside
 		a.rib.MarkAll()
 	}
+	if was.Announce != now.Announce {
+		a.announce.queue = a.rib.Prefixes()
+	}
 }
 
 // noGen is no generation of the rib's next hops.

@@ -73,7 +73,7 @@ func (t *Table) doneHop(now time.Time, h *hop, err *OpError) (ok bool) {
 		t.clashes = 0
 		t.sweep = true // in case its group is refused
 		if f != nil {
-			delete(t.bad, h.leg)
+			t.takes(h.leg)
 			t.legsNews = true
 		}
 		return true
@@ -91,6 +91,7 @@ func (t *Table) doneHop(now time.Time, h *hop, err *OpError) (ok bool) {
 	// Only this leg is left out, or else one peer's impossible next hop would take the
 	// prefix from the others, too.
 	t.bad[h.leg] = t.again(f, now, NextHopAdd, *err)
+	t.refusalGen++
 	t.legsNews = true
 	return false
 }
@@ -180,6 +181,7 @@ func (t *Table) doneRoute(now time.Time, op *Op, s *step, err *OpError) (ok bool
 		f := t.failures[s.prefix]
 		t.suspect = t.suspect || f == nil || f.Op != op.Kind
 	}
+	t.refuse(s.prefix, r, true)
 	t.fail(now, s.prefix, op.Kind, *err)
 	return false
 }

@@ -35,7 +35,7 @@ func (t *Table) Load(s Snapshot) (drift int) {
 		}
 		for l := range t.bad {
 			if t.hops[l] != nil {
-				delete(t.bad, l)
+				t.takes(l)
 			} else {
 				t.probe(l)
 			}

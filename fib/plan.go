@@ -236,6 +236,7 @@ func (t *Table) planRoute(now time.Time, p netip.Prefix) {
 	if !g.inKernel {
 		if g.failure.waits(now) {
 			t.failures[p] = g.failure
+			t.refuse(p, r, true)
 			t.retry(g.failure)
 			return
 		}

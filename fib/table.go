@@ -68,6 +68,9 @@ type Table struct {
 	key      []byte // scratch
 
 	suspect bool // a refusal says that our beliefs are wrong: Load is due
+
+	news       []netip.Prefix // routes that became refused, or are no more
+	refusalGen uint64         // counts the changes of bad
 }
 
 type route struct {
@@ -77,6 +80,7 @@ type route struct {
 	adopted bool
 	queued  bool
 	lost    bool // somebody did something to it (Lost), and it is not written since
+	refused bool // the kernel refused it, and it is not in order since
 }
 
 // Options of a Table.
@@ -189,6 +193,7 @@ func (t *Table) adopt(r *route, adopted bool) {
 func (t *Table) touch(prefix netip.Prefix, r *route) {
 	t.claim(r)
 	if t.inSync(r) {
+		t.refuse(prefix, r, false)
 		if r.want != nil {
 			t.adopt(r, false)
 			if r.have != nil && r.have != r.want {
@@ -209,6 +214,42 @@ func (t *Table) touch(prefix netip.Prefix, r *route) {
 		t.pending = append(t.pending, prefix)
 	}
 }
+
+// refuse notes whether the kernel refuses the route. What is only waiting to be written
+// stays as it was.
+func (t *Table) refuse(prefix netip.Prefix, r *route, refused bool) {
+	if r.refused != refused {
+		r.refused = refused
+		t.news = append(t.news, prefix)
+	}
+}
+
+// Refused tells whether the kernel refused the route for prefix, a foreign one in its way
+// included, and has taken none since.
+func (t *Table) Refused(prefix netip.Prefix) bool {
+	r := t.routes[prefix]
+	return r != nil && r.refused
+}
+
+// RefusalNews returns the prefixes whose Refused changed since it was last called.
+func (t *Table) RefusalNews() []netip.Prefix {
+	news := t.news
+	t.news = nil
+	return news
+}
+
+// RefusesNextHop tells whether the kernel takes none of the legs that a next hop
+// resolves to. RefusalGen is another number whenever that may have changed.
+func (t *Table) RefusesNextHop(nh netip.Addr) bool {
+	if len(t.bad) == 0 {
+		return false
+	}
+	legs := t.resolve(nh).Legs
+	return len(legs) > 0 && !slices.ContainsFunc(legs, func(l Leg) bool { return t.bad[l] == nil })
+}
+
+// RefusalGen counts the changes of what RefusesNextHop goes by.
+func (t *Table) RefusalGen() uint64 { return t.refusalGen }
 
 // claim gives an unclaimed group of the kernel to the ranking that its route wants, where
 // that has the very legs: adopted routes then need no write. It goes by the route, not by
@@ -321,9 +362,15 @@ func (t *Table) SetResolver(resolve func(netip.Addr) Resolution) {
 		if t.needs(l) {
 			t.probe(l)
 		} else {
-			delete(t.bad, l)
+			t.takes(l)
 		}
 	}
+}
+
+// takes forgets that the kernel refused a leg.
+func (t *Table) takes(l Leg) {
+	delete(t.bad, l)
+	t.refusalGen++
 }
 
 // Avoid says whether a leg should carry no traffic while others can: its neighbour does
@@ -475,7 +522,7 @@ func (t *Table) RetryDue(now time.Time) (next time.Time) {
 		case t.needs(l):
 			t.probe(l)
 		default:
-			delete(t.bad, l)
+			t.takes(l)
 		}
 	}
 	for _, g := range t.groups {

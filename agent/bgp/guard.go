@@ -97,6 +97,9 @@ func (s *Speaker) expectGap(p *peer, at time.Time) {
 		if q != p && q.lastUpdate.After(at.Add(-gapBefore)) {
 			p.missed.add(q.lastWithdrawn...)
 		}
+		if q != p && q.lastHeldAt.After(at.Add(-gapBefore)) {
+			p.missed.add(q.lastHeld...)
+		}
 	}
 }
 
@@ -134,7 +137,7 @@ func (s *Speaker) closeGap(p *peer) error {
 	since := p.openConfirm.Add(-gapBefore)
 	gap := s.vnetChanged.After(since)
 	for _, q := range s.peers {
-		gap = gap || q != p && q.lastUpdate.After(since)
+		gap = gap || q != p && (q.lastUpdate.After(since) || q.lastHeldAt.After(since))
 	}
 	m := p.missed
 	p.missed = nil

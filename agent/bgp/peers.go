@@ -325,6 +325,7 @@ func (s *Speaker) find(addr netip.Addr) *peer {
 }
 
 func (s *Speaker) forget(addr netip.Addr) {
+	s.forgetWithheld(addr)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	delete(s.peers, addr)

@@ -74,6 +74,7 @@ func (s *Speaker) applyPolicy() (changed bool, err error) {
 	if s.policy == string(text) {
 		return false, nil
 	}
+	s.fillWithheld(want)
 	if err := s.server.SetPolicies(s.ctx, want); err != nil {
 		return false, fmt.Errorf("set the policy: %w", err)
 	}
@@ -81,7 +82,8 @@ func (s *Speaker) applyPolicy() (changed bool, err error) {
 	return true, nil
 }
 
-// policies is the complete policy, with mu held.
+// policies is the complete policy but for the prefixes that are withheld, with op and mu
+// held.
 func (s *Speaker) policies() *api.SetPoliciesRequest {
 	p := &policyBuilder{}
 	own := strconv.FormatUint(uint64(s.opts.ASN), 10)
@@ -102,7 +104,7 @@ func (s *Speaker) policies() *api.SetPoliciesRequest {
 		Conditions: &api.Conditions{AsPathSet: &api.MatchSet{Name: setOddASN, Type: api.MatchSet_TYPE_ALL}},
 		Actions:    reject(),
 	}}
-	return p.request(imports, s.exports(p))
+	return p.request(append(imports, s.withheldStatements(p)...), s.exports(p))
 }
 
 func reject() *api.Actions {

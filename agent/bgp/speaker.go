@@ -15,6 +15,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/server"
 
 	"github.com/nexthopd/nexthopd/agent/config"
+	"github.com/nexthopd/nexthopd/agent/session"
 )
 
 // Options of a Speaker.
@@ -70,6 +71,8 @@ type Speaker struct {
 	policy string // the policy in force, as text, to tell whether it changes
 	vnet   vnet
 
+	withheld withholding
+
 	in learner // of the watching goroutine alone
 
 	mu             sync.Mutex
@@ -95,6 +98,11 @@ func New(opts Options) *Speaker {
 		branchToBranch: opts.BranchToBranch,
 		in:             learner{attrs: newInterner()},
 		openTimeout:    openTimeout,
+		withheld: withholding{
+			pending: map[pathKey]session.Withheld{},
+			poke:    make(chan struct{}, 1),
+			held:    map[netip.Addr]map[netip.Prefix]struct{}{},
+		},
 	}
 }
 
@@ -120,6 +128,7 @@ func (s *Speaker) Start(ctx context.Context) error {
 		return fmt.Errorf("start BGP: %w", err)
 	}
 	s.tasks.Go(s.guard)
+	s.tasks.Go(s.withholdLoop)
 	context.AfterFunc(ctx, func() { s.Stop(context.Background(), false) })
 	return nil
 }
@@ -246,5 +255,7 @@ type peer struct {
 	opensSentSince time.Time // when they were found to have grown
 	lastUpdate     time.Time // when an UPDATE was last received
 	lastWithdrawn  []netip.Prefix
+	lastHeldAt     time.Time // when paths of the peer were last withheld, or not any more
+	lastHeld       []netip.Prefix
 	missed         *missed // withdrawals that the peer may miss; see guard.go
 }

@@ -17,6 +17,7 @@ type Config struct {
 	VNet           VNet
 	Peers          []Peer // in the order of the file
 	BranchToBranch bool
+	Announce       Announce
 	FIB            FIB
 	Metrics        Metrics
 	API            API
@@ -30,6 +31,15 @@ type VNet struct {
 	NextHop4    netip.Addr     // invalid: the session's local address
 	NextHop6    netip.Addr
 }
+
+// Announce says which of the peers' paths the other peers hear of.
+type Announce string
+
+// The values of announce. A path that a guard refuses is never announced.
+const (
+	AnnounceForwarding Announce = "forwarding" // those that this host forwards on (S31)
+	AnnounceAll        Announce = "all"        // also those whose next hop it can't reach, or that its kernel refuses
+)
 
 // NextHop says which next hop a peer sees on what other peers announced.
 type NextHop string

@@ -146,7 +146,7 @@ func render(c *Config) string {
 			add("  password-file: %q", p.PasswordFile)
 		}
 	}
-	add("branch-to-branch: %t", c.BranchToBranch)
+	add("branch-to-branch: %t\nannounce: %s", c.BranchToBranch, c.Announce)
 	add("fib:\n  table: %d\n  metric: %d\n  protocol: %d\n  max-paths: %d\n  mode: %s\n  next-hop-objects: %t\n  sweep-after: %s\n  on-stop: %s",
 		c.FIB.Table, c.FIB.Metric, c.FIB.Protocol, c.FIB.MaxPaths, c.FIB.Mode, c.FIB.NextHopObjects, c.FIB.SweepAfter, c.FIB.OnStop)
 	add("metrics:\n  listen: %q", c.Metrics.Listen)

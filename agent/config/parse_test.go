@@ -43,6 +43,7 @@ func TestDefaults(t *testing.T) {
 		ASN:            65515,
 		Listen:         []netip.AddrPort{netip.MustParseAddrPort("0.0.0.0:179"), netip.MustParseAddrPort("[::]:179")},
 		BranchToBranch: true,
+		Announce:       AnnounceForwarding,
 		FIB: FIB{
 			Table: 254, Metric: 20, Protocol: 165, MaxPaths: 64, Mode: ModeInstall,
 			NextHopObjects: true, SweepAfter: 2 * time.Minute, SweepShare: 50, Audit: time.Minute, OnStop: OnStopKeep,
@@ -114,6 +115,7 @@ peers:
 - {name: b, address: "fd00:1::5", asn: 65148, gtsm: 2, hold-time: 10s, password-credential: one, bfd: true}
 - {name: c, address: 127.0.0.2, asn: 65149, hold-time: 0}
 branch-to-branch: false
+announce: all
 fib: {table: 100, metric: 4294967295, protocol: 255, max-paths: 1, mode: observe, next-hop-objects: false, sweep-after: 5m, sweep-share: 0, audit: 0s, on-stop: flush}
 metrics: {listen: off}
 api: {socket: /tmp/x.sock}
@@ -141,9 +143,10 @@ log: {level: debug, format: json}
 				BFD: BFD{Enabled: true, Interval: 300 * time.Millisecond, Multiplier: 3, Mode: BFDAuto, Auth: BFDAuth{KeyID: 1}}},
 			{Name: "c", Address: netip.MustParseAddr("127.0.0.2"), ASN: 65149, Port: 179, MultihopTTL: 64, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD},
 		},
-		FIB: FIB{Table: 100, Metric: 4294967295, Protocol: 255, MaxPaths: 1, Mode: ModeObserve, SweepAfter: 5 * time.Minute, OnStop: OnStopFlush},
-		API: API{Socket: "/tmp/x.sock"},
-		Log: Log{Level: slog.LevelDebug, Format: "json"},
+		Announce: AnnounceAll,
+		FIB:      FIB{Table: 100, Metric: 4294967295, Protocol: 255, MaxPaths: 1, Mode: ModeObserve, SweepAfter: 5 * time.Minute, OnStop: OnStopFlush},
+		API:      API{Socket: "/tmp/x.sock"},
+		Log:      Log{Level: slog.LevelDebug, Format: "json"},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

@@ -20,6 +20,7 @@ var configKeys = []key[Config]{
 	group("vnet", func(c *Config) *VNet { return &c.VNet }, vnetKeys),
 	{name: "peers", read: readPeers, allowed: "list of mappings with name, address and asn", shape: peersShape},
 	value("branch-to-branch", live, func(c *Config) *bool { return &c.BranchToBranch }, boolean),
+	value("announce", live, func(c *Config) *Announce { return &c.Announce }, oneOf(AnnounceForwarding, AnnounceAll)),
 	group("fib", func(c *Config) *FIB { return &c.FIB }, fibKeys),
 	group("metrics", func(c *Config) *Metrics { return &c.Metrics }, metricsKeys),
 	group("api", func(c *Config) *API { return &c.API }, apiKeys),
@@ -102,6 +103,7 @@ func defaults() Config {
 			netip.AddrPortFrom(netip.IPv6Unspecified(), bgpPort),
 		},
 		BranchToBranch: true,
+		Announce:       AnnounceForwarding, // S31
 		FIB: FIB{
 			Table:          tableMain,
 			Metric:         20,

@@ -255,6 +255,19 @@ func (t *Table) Prefixes() []netip.Prefix {
 	return out
 }
 
+// Naming returns the prefixes with a path that names one of the next hops, in no order.
+func (t *Table) Naming(nhs map[netip.Addr]bool) []netip.Prefix {
+	var out []netip.Prefix
+	n := 0
+	for p, d := range t.dests {
+		if slices.ContainsFunc(d.paths, func(x Path) bool { return nhs[x.Attrs.NextHop] }) {
+			out = append(out, p)
+		}
+		n = t.pause(n)
+	}
+	return out
+}
+
 // Len is the number of known prefixes: those that somebody announces.
 func (t *Table) Len() int { return t.known }
 

@@ -108,6 +108,15 @@ type PeerInfo struct {
 	Warning           string         // something about the session to act on
 }
 
+// Withheld says whether a peer's path must not be announced to the others (S31).
+type Withheld struct {
+	Peer   netip.Addr
+	Prefix netip.Prefix
+	Held   bool
+	// Gone: no longer held, for the peer has no such path any more.
+	Gone bool
+}
+
 // Advertised is one path as a peer sees it from us (S33).
 type Advertised struct {
 	Prefix netip.Prefix
