@@ -150,7 +150,7 @@ func (a *Agent) Peers() []status.Peer {
 			State: string(p.state), Shutdown: p.cfg.Shutdown || p.disabled, Disabled: p.disabled, Restarting: p.graceful,
 			HoldTime: seconds(p.cfg.HoldTime), Keepalive: seconds(p.cfg.Keepalive), Flaps: i.Flaps,
 			Received:         received.Total(),
-			MessagesReceived: i.MessagesReceived, MessagesSent: i.MessagesSent,
+			MessagesReceived: i.MessagesReceived, MessagesSent: i.MessagesSent, Faults: i.Faults,
 			PeerCapabilities: i.PeerCapabilities, LastDown: i.LastDown.Text, Warning: i.Warning,
 		}
 		// What was refused counts what was ranked so far.

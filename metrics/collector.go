@@ -60,6 +60,7 @@ var (
 	descPeerFlaps      = ofPeer("flaps_total", "Times an established session with the peer was lost.", counter)
 	descPeerMsgIn      = ofPeer("messages_received_total", "BGP messages received from the peer, by type.", counter, "type")
 	descPeerMsgOut     = ofPeer("messages_sent_total", "BGP messages sent to the peer, by type.", counter, "type")
+	descPeerFaults     = ofPeer("faulty_messages_total", "Messages of the peer that were malformed, by reaction (RFC 7606): ignored, attribute-discard, treat-as-withdraw, session-reset.", counter, "reaction")
 	descPeerSince      = ofPeer("established_timestamp_seconds",
 		"Unix time at which the present session with the peer was established; absent while it is not.", gauge)
 
@@ -83,7 +84,7 @@ var (
 	allSeries = []series{
 		descReady,
 		descPeerInfo, descPeerUp, descPeerState, descPeerShutdown, descPeerRestarting, descPeerReceived, descPeerAccepted, descPeerAdvertised,
-		descPeerFlaps, descPeerMsgIn, descPeerMsgOut, descPeerSince,
+		descPeerFlaps, descPeerMsgIn, descPeerMsgOut, descPeerFaults, descPeerSince,
 		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBSingle, descFIBGroups, descFIBNextHops, descFIBObjects, descFIBSweep, descFIBSync,
 		descFIBRead,
 	}
@@ -164,6 +165,9 @@ func (s sink) peer(p status.Peer) {
 	}
 	for _, typ := range slices.Sorted(maps.Keys(p.MessagesSent)) {
 		s.value(descPeerMsgOut, float64(p.MessagesSent[typ]), addr, as, typ)
+	}
+	for _, reaction := range slices.Sorted(maps.Keys(p.Faults)) {
+		s.value(descPeerFaults, float64(p.Faults[reaction]), addr, as, reaction)
 	}
 	if up && p.Since != nil {
 		s.time(descPeerSince, *p.Since, addr, as)

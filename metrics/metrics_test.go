@@ -42,7 +42,7 @@ func seedCase() *fakeSource {
 				Name: "quagga", Address: netip.MustParseAddr("10.1.0.4"), ASN: 65147, State: "Established", Since: &since,
 				LocalAddress: &local, Flaps: 2, Received: 10, Accepted: 9, Advertised: 3,
 				Families:         map[string]status.Prefixes{"ipv4": {Received: 8, Accepted: 7, Advertised: 2}, "ipv6": {Received: 2, Accepted: 2, Advertised: 1}},
-				MessagesReceived: map[string]uint64{"update": 4}, MessagesSent: map[string]uint64{"keepalive": 7},
+				MessagesReceived: map[string]uint64{"update": 4}, MessagesSent: map[string]uint64{"keepalive": 7}, Faults: map[string]uint64{"treat-as-withdraw": 3},
 			},
 			{
 				// Since is that of Active; the local address is left over from the last session.

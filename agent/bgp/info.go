@@ -67,6 +67,7 @@ func (s *Speaker) snapshot(p *peer) PeerInfo {
 	i.MessagesReceived = maps.Clone(i.MessagesReceived)
 	i.MessagesSent = maps.Clone(i.MessagesSent)
 	i.Advertised = maps.Clone(i.Advertised)
+	i.Faults = maps.Clone(i.Faults)
 	i.Warning = s.warning(p)
 	return i
 }

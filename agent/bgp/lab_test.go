@@ -25,7 +25,10 @@ import (
 const inNamespace = "NEXTHOPD_BGP_TEST_NAMESPACE"
 
 func TestMain(m *testing.M) {
-	if os.Geteuid() != 0 || os.Getenv(inNamespace) != "" {
+	fuzzes := func(arg string) bool {
+		return strings.HasPrefix(arg, "-test.fuzz=") || strings.HasPrefix(arg, "-test.fuzzworker")
+	}
+	if os.Geteuid() != 0 || os.Getenv(inNamespace) != "" || slices.ContainsFunc(os.Args, fuzzes) {
 		os.Exit(m.Run())
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)

@@ -62,6 +62,9 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 		fields[a.Key] = a.Value
 		return true
 	})
+	if r.Message == logPeerUp && h.speaker.inside != nil { // nil: not started
+		h.speaker.judge(peer)
+	}
 	h.speaker.heard(peer, r.Message, fields)
 
 	level := r.Level

@@ -167,6 +167,7 @@ func (s *Speaker) replacePeer(p *peer, c config.Peer, why string) error {
 	defer s.mu.Unlock()
 	if n := s.peers[c.Address]; n != nil {
 		n.info.Flaps += p.info.Flaps
+		n.info.Faults = p.info.Faults
 		n.info.LastDown, n.info.LastDownAt = p.info.LastDown, p.info.LastDownAt
 	}
 	return nil

@@ -73,7 +73,8 @@ type Speaker struct {
 
 	withheld withholding
 
-	in learner // of the watching goroutine alone
+	inside *inside // see inside.go
+	in     learner // of the watching goroutine alone
 
 	mu             sync.Mutex
 	peers          map[netip.Addr]*peer
@@ -119,6 +120,10 @@ func (s *Speaker) Start(ctx context.Context) error {
 	}
 	handler := &logHandler{speaker: s, out: s.log.Handler()}
 	s.server = server.NewBgpServer(server.LoggerOption(slog.New(handler), new(slog.LevelVar)))
+	if s.inside, err = lookInside(s.server); err != nil {
+		s.server = nil
+		return fmt.Errorf("start BGP: %w", err)
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.watching, s.cancelWatcher = context.WithCancel(context.Background())
 	s.started = time.Now()

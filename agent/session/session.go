@@ -102,6 +102,7 @@ type PeerInfo struct {
 	MessagesSent      map[string]uint64
 	PeerCapabilities  []string
 	LocalCapabilities []string
+	Faults            map[string]uint64 // messages that were wrong, by what that led to
 	LastDown          DownReason
 	LastDownAt        time.Time
 	Advertised        map[Family]int // paths in the Adj-RIB-Out

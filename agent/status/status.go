@@ -84,10 +84,13 @@ type Peer struct {
 	Restarting       bool                `json:"restarting,omitempty"` // graceful restart under way
 	MessagesReceived map[string]uint64   `json:"messagesReceived,omitempty"`
 	MessagesSent     map[string]uint64   `json:"messagesSent,omitempty"`
-	PeerCapabilities []string            `json:"peerCapabilities,omitempty"`
-	LastDown         string              `json:"lastDown,omitempty"` // why
-	LastDownAt       *time.Time          `json:"lastDownAt,omitempty"`
-	Warning          string              `json:"warning,omitempty"` // something to act on
+	// Faults counts the messages that were wrong, by reaction (RFC 7606): ignored,
+	// attribute-discard, treat-as-withdraw, session-reset.
+	Faults           map[string]uint64 `json:"faults,omitempty"`
+	PeerCapabilities []string          `json:"peerCapabilities,omitempty"`
+	LastDown         string            `json:"lastDown,omitempty"` // why
+	LastDownAt       *time.Time        `json:"lastDownAt,omitempty"`
+	Warning          string            `json:"warning,omitempty"` // something to act on
 }
 
 // Prefixes counts a peer's prefixes of one family.
