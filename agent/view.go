@@ -84,8 +84,8 @@ func (a *Agent) fibNow() status.FIBStatus {
 	f := status.FIBStatus{
 		Mode: string(a.cfg.FIB.Mode), Table: a.cfg.FIB.Table, Metric: a.cfg.FIB.Metric, Protocol: a.cfg.FIB.Protocol,
 		NextHopObjects: a.kernel.HasNextHopObjects(),
-		Desired:        c.Desired, Installed: c.Present, Groups: c.Groups, NextHops: c.NextHops,
-		Rejected: make(map[string]int), Sweep: "done",
+		Desired:        c.Desired, Installed: c.Present, Single: a.table.Single(), Groups: c.Groups, NextHops: c.NextHops,
+		Rejected: make(map[string]int), Sweep: "done", At: time.Now(),
 	}
 	a.mu.Lock()
 	f.Prefixes = a.rib.Len()
