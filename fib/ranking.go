@@ -1,6 +1,9 @@
 package fib
 
-import "slices"
+import (
+	"slices"
+	"strings"
+)
 
 // Use says what becomes of a way to forward at present.
 type Use uint8
@@ -33,15 +36,40 @@ type Ranking struct {
 	Present  int   // routes in the kernel that are
 }
 
-// Rankings lists the groups that prefixes or routes have, in no order.
-func (t *Table) Rankings() []Ranking {
-	var out []Ranking
+// Rest sums up the groups that a list leaves out.
+type Rest struct{ Groups, Prefixes, Present int }
+
+// Rankings lists the groups that prefixes or routes have: first those without a way in
+// use, then those with the most prefixes. Beyond most, they are only summed up.
+func (t *Table) Rankings(most int) (all []Ranking, rest Rest) {
+	var groups []*group
 	for _, g := range t.groups {
 		if g.users > 0 || g.routes > 0 {
-			out = append(out, Ranking{Ways: t.ways(g), Prefixes: g.users, Present: g.routes})
+			groups = append(groups, g)
 		}
 	}
-	return out
+	slices.SortFunc(groups, func(a, b *group) int {
+		if x, y := len(a.want) == 0, len(b.want) == 0; x != y {
+			if x {
+				return -1
+			}
+			return 1
+		}
+		if c := b.users + b.routes - a.users - a.routes; c != 0 {
+			return c
+		}
+		return strings.Compare(a.key, b.key)
+	})
+	for i, g := range groups {
+		if i < most {
+			all = append(all, Ranking{Ways: t.ways(g), Prefixes: g.users, Present: g.routes})
+			continue
+		}
+		rest.Groups++
+		rest.Prefixes += g.users
+		rest.Present += g.routes
+	}
+	return all, rest
 }
 
 // Single counts the prefixes that a single source forwards: with it, they are lost.

@@ -57,7 +57,11 @@ func TestRankings(t *testing.T) {
 			}
 			var got []string
 			prefixes := 0
-			for _, r := range s.tab.Rankings() {
+			all, rest := s.tab.Rankings(10)
+			if rest != (fib.Rest{}) {
+				t.Errorf("Rankings leaves out %+v", rest)
+			}
+			for _, r := range all {
 				prefixes += r.Prefixes
 				for _, w := range r.Ways {
 					text := fmt.Sprint(w.Source, " ", map[fib.Use]string{fib.InUse: "in-use", fib.Standby: "standby", fib.Dead: "dead"}[w.Use])
@@ -83,11 +87,31 @@ func TestRankingsOfAnEarlierRun(t *testing.T) {
 	many(s, 3, map[fib.Source]path{0: {a4, 0}})
 	s.run()
 	s.start(true)
-	got := s.tab.Rankings()
+	got, _ := s.tab.Rankings(10)
 	if len(got) != 1 || len(got[0].Ways) != 0 || got[0].Prefixes != 0 || got[0].Present != 3 {
 		t.Errorf("Rankings() = %+v, want one of three routes, with no ways", got)
 	}
 	if n := s.tab.Single(); n != 0 {
 		t.Errorf("Single() = %d, want 0", n)
+	}
+}
+
+// What does not work comes first, then the most prefixes; the rest is summed up.
+func TestRankingsAreBounded(t *testing.T) {
+	s := newSim(t, false)
+	many(s, 3, map[fib.Source]path{0: {a4, 0}})
+	for i := range 5 {
+		s.announce(pfx(fmt.Sprintf("10.50.%d.0/24", i)), 0, c4, 0)
+	}
+	for i := range 2 {
+		s.announce(pfx(fmt.Sprintf("10.60.%d.0/24", i)), 1, addr("203.0.113.1"), 0) // no way there
+	}
+	s.run()
+	all, rest := s.tab.Rankings(2)
+	if len(all) != 2 || all[0].Prefixes != 2 || all[0].Present != 0 || all[1].Prefixes != 5 || all[1].Present != 5 {
+		t.Errorf("Rankings(2) = %+v, want the two prefixes without a way, then the five", all)
+	}
+	if want := (fib.Rest{Groups: 1, Prefixes: 3, Present: 3}); rest != want {
+		t.Errorf("the rest is %+v, want %+v", rest, want)
 	}
 }

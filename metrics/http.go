@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"github.com/nexthopd/nexthopd/internal/web"
+	"github.com/nexthopd/nexthopd/metrics/page"
 )
 
 // Limits of the listener: a scraper that hangs must not hold anything for long.
@@ -25,6 +26,7 @@ const (
 	stopTimeout   = 2 * time.Second
 	maxRequests   = 8
 	maxHeader     = 16 << 10
+	maxConns      = 256 // everybody else waits in the kernel: our files are for sessions with NVAs
 )
 
 // Options say what the listener shows.
@@ -34,10 +36,11 @@ type Options struct {
 	// Healthy says what is wrong with the process, nil when nothing is. It is what the
 	// watchdog asks too.
 	Healthy func() error
+	Page    page.Source // of the status page
 	Log     *slog.Logger
 }
 
-// Handler serves /metrics, /-/healthy (the process works) and /-/ready (it has done its
+// Handler serves the status page at /, /metrics, /-/healthy (the process works) and /-/ready (it has done its
 // first full synchronisation); the latter two answer 503 with the reason when not.
 func Handler(o Options) http.Handler {
 	mux := http.NewServeMux()
@@ -49,6 +52,7 @@ func Handler(o Options) http.Handler {
 		Timeout:             gatherTimeout,
 		CoalesceGather:      true, // a source that hangs must not pile up goroutines
 	}))
+	mux.Handle("GET /{$}", page.Handler(o.Page))
 	mux.HandleFunc("GET /-/healthy", func(w http.ResponseWriter, _ *http.Request) {
 		if err := o.Healthy(); err != nil {
 			answer(w, http.StatusServiceUnavailable, "not healthy: "+err.Error())
@@ -85,6 +89,7 @@ func (e errorLog) Println(v ...any) {
 // returns when nothing of it runs any more. It closes ln. webConfig may name a file with
 // TLS and authentication (see package web).
 func Serve(ctx context.Context, ln net.Listener, h http.Handler, webConfig string, log *slog.Logger) error {
+	ln = &limited{Listener: ln, slots: make(chan struct{}, maxConns), closed: make(chan struct{})}
 	srv := &http.Server{
 		Handler:           h,
 		ReadTimeout:       readTimeout,

@@ -13,10 +13,10 @@ import (
 	"time"
 )
 
-func testHandler(t *testing.T, src Source, healthy func() error) http.Handler {
+func testHandler(t *testing.T, src *fakeSource, healthy func() error) http.Handler {
 	t.Helper()
 	return Handler(Options{
-		Registry: registry(t, src, NewInstruments()), Source: src, Healthy: healthy, Log: slog.New(slog.DiscardHandler),
+		Registry: registry(t, src, NewInstruments()), Source: src, Healthy: healthy, Page: src, Log: slog.New(slog.DiscardHandler),
 	})
 }
 
@@ -35,6 +35,8 @@ func TestHandler(t *testing.T) {
 		{"metrics", "GET", "/metrics", "", nil, 200, `nexthopd_bgp_peer_up{peer="10.1.0.4",peer_as="65147"} 1`},
 		{"process metrics", "GET", "/metrics", "", nil, 200, "process_open_fds "},
 		{"go metrics", "GET", "/metrics", "", nil, 200, "go_goroutines "},
+		{"status page", "GET", "/", "", nil, 200, "<title>here: All is well</title>"},
+		{"no other page", "GET", "/index.html", "", nil, 404, "404 page not found\n"},
 		{"ready", "GET", "/-/ready", "", nil, 200, "ready\n"},
 		{"not ready", "GET", "/-/ready", "waiting for End-of-RIB from bird", nil, 503, "not ready: waiting for End-of-RIB from bird\n"},
 		{"healthy though not ready", "GET", "/-/healthy", "starting", nil, 200, "healthy\n"},
@@ -61,7 +63,7 @@ func TestIncompleteScrapeIsServed(t *testing.T) {
 	var logged strings.Builder
 	h := Handler(Options{
 		Registry: registry(t, src, NewInstruments()), Source: src, Log: slog.New(slog.NewTextHandler(&logged, nil)),
-		Healthy: func() error { return nil },
+		Healthy: func() error { return nil }, Page: src,
 	})
 	w := httptest.NewRecorder()
 	h.ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
@@ -119,5 +121,50 @@ func TestServeReportsItsEnd(t *testing.T) {
 	err = Serve(t.Context(), ln, http.NotFoundHandler(), "", slog.New(slog.DiscardHandler))
 	if err == nil || !strings.Contains(err.Error(), ln.Addr().String()) {
 		t.Errorf("Serve on a closed listener = %v, want an error with its address", err)
+	}
+}
+
+// However many connections somebody opens, others of ours find a free descriptor; and the
+// listener ends all the same.
+func TestConnectionsAreLimited(t *testing.T) {
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &limited{Listener: ln, slots: make(chan struct{}, 2), closed: make(chan struct{})}
+	accepted := make(chan net.Conn, 3) // more than there are slots
+	done := make(chan error, 1)
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				done <- err
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for range 3 {
+		c, err := net.Dial("tcp", ln.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+	}
+	first, second := <-accepted, <-accepted
+	if len(accepted) > 0 {
+		t.Fatal("three connections with two slots")
+	}
+	first.Close()
+	first.Close() // frees one slot, not two
+	third := <-accepted
+	l.Close()
+	if err := <-done; !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept = %v after Close", err)
+	}
+	second.Close()
+	third.Close()
+	if len(l.slots) != 0 {
+		t.Errorf("%d slots in use, no connection is", len(l.slots))
 	}
 }

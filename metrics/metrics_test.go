@@ -28,6 +28,9 @@ type fakeSource struct {
 
 func (s *fakeSource) Peers() []status.Peer  { return s.peers }
 func (s *fakeSource) FIB() status.FIBStatus { return s.fib }
+func (s *fakeSource) Overview() status.Overview {
+	return status.Overview{Host: "here", Status: status.Status{Ready: true}}
+}
 func (s *fakeSource) Ready() (bool, string) { return s.why == "", s.why }
 
 var testBuild = version.Info{Version: "1.2.3", Revision: "abc", Go: "go1.26", GoBGP: "4.8.0"}
@@ -273,7 +276,10 @@ func TestLint(t *testing.T) {
 func TestPromtool(t *testing.T) {
 	promtool, err := exec.LookPath("promtool")
 	if err != nil {
-		t.Skip("promtool (Debian: prometheus) is not installed")
+		if os.Getenv("NEXTHOPD_REQUIRE_ROOT") == "1" {
+			t.Fatalf("%v: internal/tools/apt-packages installs it", err)
+		}
+		t.Skip(err)
 	}
 	file := filepath.Join(t.TempDir(), "metrics")
 	if err := prometheus.WriteToTextfile(file, registry(t, seedCase(), NewInstruments())); err != nil {

@@ -100,6 +100,43 @@ type Prefixes struct {
 	Advertised int `json:"advertised"`
 }
 
+// Overview is the state at one moment, as the status page shows it.
+type Overview struct {
+	Status
+	Host      string // name
+	VNet      []netip.Prefix
+	PeerList  []Peer
+	Groups    []Group // without a way in use first, then by their number of prefixes
+	Rest      Group   // sums up the groups beyond; without ways
+	More      int     // their number
+	Failovers []Failover
+}
+
+// Group is what the prefixes with the same ranking of ways have in common.
+type Group struct {
+	Ways      []Way // none: an earlier run left the routes, and no peer has confirmed them yet
+	Prefixes  int
+	Installed int
+}
+
+// Way is a next hop that a peer announces for a group.
+type Way struct {
+	Peer    string // name
+	NextHop netip.Addr
+	Use     Use
+	Why     string // it is dead: a reason as of a path
+}
+
+// Use says what becomes of a way at present.
+type Use string
+
+// The uses of a way.
+const (
+	InUse   Use = "in use"
+	Standby Use = "standby"
+	Dead    Use = "dead"
+)
+
 // Path is a row of the learned (S32) or the advertised view (S33).
 type Path struct {
 	LocalAddress string `json:"localAddress"`

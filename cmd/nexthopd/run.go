@@ -90,7 +90,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, out *journa
 	if err != nil {
 		return err
 	}
-	h := metrics.Handler(metrics.Options{Registry: registry, Source: a, Healthy: a.Healthy, Log: log})
+	h := metrics.Handler(metrics.Options{Registry: registry, Source: a, Healthy: a.Healthy, Page: a, Log: log})
 
 	// The monitor listens before the first dump, so that no change falls in between.
 	ended, end := context.WithCancel(context.WithoutCancel(ctx))

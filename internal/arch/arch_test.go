@@ -46,7 +46,8 @@ var rules = Rules{
 		},
 		"bfd": {Tests: []string{"internal/netnstest", "e2e/lab"}},
 		// Types to describe; nothing that could be told to do something.
-		"metrics": {Module: []string{"agent/session", "agent/status", "fib", "internal/version", "internal/web"}},
+		"metrics":      {Module: []string{"agent/session", "agent/status", "fib", "internal/version", "internal/web", "metrics/page"}},
+		"metrics/page": {Module: []string{"agent/session", "agent/status"}, Tests: []string{"internal/netnstest"}},
 
 		"cmd/nexthopd": {Module: []string{
 			"agent", "agent/bgp", "agent/config", "agent/journal", "agent/session", "agent/status", "bfd", "fib", "fib/kernel", "metrics",
