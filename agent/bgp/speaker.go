@@ -162,7 +162,13 @@ func (s *Speaker) start(listen []string, port uint16) error {
 	return s.watch()
 }
 
-// Stop ends all sessions and waits until the speaker has stopped. With keep, a peer
+// stopTime bounds the end of GoBGP, which withdraws path by path what each peer announced
+// before it turns to the next peer: many seconds at a million paths, in which a restarting
+// daemon would be away.
+const stopTime = 3 * time.Second
+
+// Stop ends all sessions and waits until the speaker has stopped, for stopTime at the
+// most: then the caller's process is to end, and its connections with it. With keep, a peer
 // that negotiated graceful restart is left without a NOTIFICATION, so that it goes on
 // forwarding to us (RFC 4724 section 4); the others get Cease/Peer De-configured. The
 // Handler hears nothing more: with the speaker, not with the peers, something ended.
@@ -174,14 +180,23 @@ func (s *Speaker) Stop(ctx context.Context, keep bool) {
 		s.mu.Lock()
 		s.cancel() // spawn starts nothing from here on
 		s.mu.Unlock()
-		s.op.Lock()
-		if err := s.server.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: keep}); err != nil {
-			s.log.Warn("BGP did not stop cleanly", "err", err)
+		stopped := make(chan struct{})
+		go func() {
+			defer close(stopped)
+			s.op.Lock()
+			if err := s.server.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: keep}); err != nil {
+				s.log.Warn("BGP did not stop cleanly", "err", err)
+			}
+			s.server.Stop() // only the goroutine of its BFD is left
+			s.op.Unlock()
+			s.cancelWatcher()
+			s.tasks.Wait()
+		}()
+		select {
+		case <-stopped:
+		case <-time.After(stopTime):
+			s.log.Info("not waiting for GoBGP to withdraw everything: the sessions end with the process", "waited", stopTime)
 		}
-		s.server.Stop() // only the goroutine of its BFD is left
-		s.op.Unlock()
-		s.cancelWatcher()
-		s.tasks.Wait()
 	})
 }
 
