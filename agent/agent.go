@@ -81,6 +81,8 @@ type Agent struct {
 	// beat is when the loop last went round, in Unix nanoseconds (the watchdog's health).
 	beat  atomic.Int64
 	ready atomic.Pointer[string] // why not ready; nil once it is
+	// changes counts those of paths since the start.
+	changes atomic.Uint64
 
 	fibSeen atomic.Pointer[status.FIBStatus] // what FIB answers when the loop is busy
 

@@ -155,9 +155,13 @@ func (b *inbox) stamp(now time.Time) {
 	}
 }
 
+// PathChanges is how many changes of paths the peers have sent in all.
+func (a *Agent) PathChanges() uint64 { return a.changes.Load() }
+
 // Learned implements session.Handler.
 func (a *Agent) Learned(addr netip.Addr, changes []rib.Change) {
 	now := time.Now()
+	a.changes.Add(uint64(len(changes)))
 	a.mu.Lock()
 	if p := a.peers.byAddr[addr]; p != nil {
 		a.rib.Update(p.source, changes, now.Unix())

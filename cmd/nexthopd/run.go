@@ -139,6 +139,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, out *journa
 	stopping := firstDone(running, ctx)
 	group.Go(func() error { return a.ServeAPI(running, api) })
 	group.Go(func() error { systemd.watchdog(running, a.Healthy); return nil })
+	group.Go(func() error { keepPace(running, a.PathChanges, log); return nil })
 	group.Go(func() error {
 		for {
 			select {

@@ -35,6 +35,9 @@ func (s *scenario) limit() time.Duration {
 // repairLimit is how long a repair is waited for: who does not repair would hold up all.
 const repairLimit = 5 * time.Second
 
+// settle is how long after the load the memory counts as steady.
+const settle = 10 * time.Second
+
 // repairN is the size that the repair of a flushed table is measured with.
 const repairN = 10_000
 
@@ -150,7 +153,7 @@ func (s *scenario) load(ctx context.Context) error {
 	select {
 	case <-ctx.Done():
 		return ctx.Err()
-	case <-time.After(2 * time.Second):
+	case <-time.After(settle):
 	}
 	u, err := usageOf(s.d.pids())
 	if err != nil {
