@@ -54,8 +54,10 @@ type Options struct {
 	// CompatMode: net.ipv4.nexthop_compat_mode is on in this kernel.
 	CompatMode bool
 	Kernel     fib.Kernel
-	Log        *slog.Logger
-	Metrics    *metrics.Instruments
+	// Rules, if set, reads the routing policy rules. It is called in the loop, as Kernel is.
+	Rules   func() ([]fib.Rule, error)
+	Log     *slog.Logger
+	Metrics *metrics.Instruments
 
 	// Load reads the configuration again, for a reload.
 	Load func() (*config.Config, error)

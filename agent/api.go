@@ -50,6 +50,10 @@ func (a *Agent) handler() http.Handler {
 	mux.HandleFunc("GET "+status.PathFailovers, func(w http.ResponseWriter, r *http.Request) {
 		answer(w, a.Failovers(r.Context()), nil)
 	})
+	mux.HandleFunc("GET "+status.PathDoctor, func(w http.ResponseWriter, r *http.Request) {
+		d, err := a.doctor(r.Context())
+		answer(w, d, err)
+	})
 	mux.HandleFunc("GET "+status.PathLearned, a.perPeer(a.learned))
 	mux.HandleFunc("GET "+status.PathAdvertised, a.perPeer(a.advertised))
 	mux.HandleFunc("GET "+status.PathRoutes, func(w http.ResponseWriter, r *http.Request) {

@@ -139,10 +139,12 @@ func (a *Agent) resolution(nh netip.Addr) string {
 	return fmt.Sprintf("%s (host route %s)", a.legsText(res.Legs), res.Route)
 }
 
-func (a *Agent) legsText(legs []fib.Leg) string {
+func (a *Agent) legsText(legs []fib.Leg) string { return legsOn(legs, a.host.Links) }
+
+func legsOn(legs []fib.Leg, links map[int]fib.Link) string {
 	var out []string
 	for _, l := range legs {
-		out = append(out, legText(l, a.host.Links))
+		out = append(out, legText(l, links))
 	}
 	return strings.Join(out, ", ")
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -391,4 +392,83 @@ func TestAccessToTheSocket(t *testing.T) {
 	}
 	b.route(t, lab.SeedBranch, lab.SeedNVA(0))
 	b.cli(t, "status", "-q")
+}
+
+// doctor on a host with wrong settings, in a namespace: it finds them, and the commands
+// that it gives mend them.
+func TestDoctor(t *testing.T) {
+	b := newSeed(t, 2)
+	must(t, b.Host.Sysctl("net.ipv4.ip_forward=0", "net.ipv4.fib_multipath_hash_policy=0", "net.ipv4.nexthop_compat_mode=1"))
+	b.start(t, hostConfig+nvaPeers(2)+"fib: {table: 100}\n")
+	for i, s := range b.nvas(t, 2) {
+		announce(t, s, nva.Attrs{NextHop: lab.SeedNVA(i)}, lab.SeedBranch)
+	}
+	poll(t, "the route in table 100", func() error {
+		out, err := b.Host.Run(within(t), "ip", "route", "show", "table", "100")
+		if !strings.Contains(out, lab.SeedBranch.String()) {
+			return fmt.Errorf("table 100: %q, %v", out, err)
+		}
+		return nil
+	})
+	type finding struct{ Check, Severity, Says, Mend string }
+	var ecmp finding
+	examine := func(t *testing.T) map[string]finding {
+		t.Helper()
+		out, stderr, exit, err := b.d.CLI(within(t), "doctor", "-o", "json")
+		var found []finding
+		if err = errors.Join(err, json.Unmarshal([]byte(out), &found)); err != nil {
+			t.Fatalf("%v: %s%s", err, out, stderr)
+		}
+		wrong := map[string]finding{}
+		for _, f := range found {
+			if f.Severity == "warning" || f.Severity == "error" {
+				wrong[f.Check] = f
+			}
+			if f.Check == "ecmp" {
+				ecmp = f
+			}
+		}
+		if want := map[bool]int{true: 0, false: 4}[len(wrong) == 0]; exit != want {
+			t.Errorf("exit status %d with %d findings, want %d", exit, len(wrong), want)
+		}
+		return wrong
+	}
+	// The clock, and what may run on this machine, are not the namespace's.
+	machine := []string{"clock", "networkd"}
+
+	must(t, b.Host.AddRoute("10.1.0.5/32 via 10.1.0.4"))
+	wrong := examine(t)
+	for _, want := range []finding{
+		{"ip-forward", "warning", "net.ipv4.ip_forward is 0", "sysctl -w net.ipv4.ip_forward=1"},
+		{"hash-policy", "warning", "fib_multipath_hash_policy is 0", "sysctl -w net.ipv4.fib_multipath_hash_policy=1"},
+		{"compat-mode", "warning", "nexthop_compat_mode is 1", "sysctl -w net.ipv4.nexthop_compat_mode=0"},
+		{"rules", "error", "no rule (ip rule) asks table 100", "ip rule add priority 32000 lookup 100"},
+		{"way-to-peer", "error", "captures the traffic to peer nva2 (10.1.0.5)", "ip route del 10.1.0.5/32 via 10.1.0.4 dev "},
+	} {
+		got := wrong[want.Check]
+		if got.Severity != want.Severity || !strings.Contains(got.Says, want.Says) || !strings.HasPrefix(got.Mend, want.Mend) {
+			t.Errorf("%s: %+v, want %+v", want.Check, got, want)
+		}
+	}
+	for _, f := range wrong {
+		if !slices.Contains(machine, f.Check) {
+			value(b.Host.Run(within(t), "sh", "-c", f.Mend))(t)
+		}
+	}
+	poll(t, "the host is in order", func() error {
+		wrong := examine(t)
+		for _, name := range machine {
+			delete(wrong, name)
+		}
+		if len(wrong) > 0 || !strings.Contains(ecmp.Says, "are as they should be (1 compared)") {
+			return fmt.Errorf("%+v, %+v", wrong, ecmp)
+		}
+		return nil
+	})
+	must(t, b.d.Stop())
+	// What needs no daemon is examined without one.
+	out, _, exit, err := b.d.CLI(within(t), "doctor")
+	if err != nil || exit != 4 || !strings.Contains(out, "error daemon: nexthopd does not answer") {
+		t.Errorf("doctor without a daemon: exit status %d, %v\n%s", exit, err, out)
+	}
 }

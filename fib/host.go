@@ -38,6 +38,16 @@ type HostRoute struct {
 	Legs     []Leg // a leg without gateway reaches the whole prefix on its link
 }
 
+// Rule is a routing policy rule: which table is asked, and for what.
+type Rule struct {
+	IPv6     bool
+	Priority uint32
+	Table    uint32
+	Lookup   bool // asks Table; else it refuses or jumps
+	All      bool // for all packets, and every route of the table
+	VRF      bool // asks the table of the packet's VRF, not Table
+}
+
 // Why a next hop has no leg.
 const (
 	Unreachable = "next-hop-unreachable"

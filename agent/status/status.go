@@ -236,6 +236,57 @@ type Error struct {
 	Lines []string `json:"lines,omitempty"`
 }
 
+// Doctor is what the daemon knows of its host, for nexthopctl doctor to judge.
+type Doctor struct {
+	PID            int      `json:"pid"`
+	Namespace      string   `json:"namespace"` // of the network, as /proc/PID/ns/net names it
+	Listen         []string `json:"listen"`
+	Mode           string   `json:"mode"` // install or observe
+	Table          uint32   `json:"table"`
+	Metric         uint32   `json:"metric"`
+	Protocol       uint8    `json:"protocol"`
+	NextHopObjects bool     `json:"nextHopObjects"` // the kernel has them, and they are used
+	IPv6           bool     `json:"ipv6"`           // some route of ours is IPv6
+	// Legs are the interfaces that lead to next hops in use.
+	Legs  []string     `json:"legs"`
+	Peers []DoctorPeer `json:"peers"`
+	Rules []DoctorRule `json:"rules"`
+	// SameProtocol and SameMetric are routes of others that carry our protocol, or our
+	// metric in our table, as ip(8) writes them. No more than a few are listed.
+	SameProtocol []string `json:"sameProtocol"`
+	SameMetric   []string `json:"sameMetric"`
+	// Compared routes with several next hops were read back; Differ lists a few of those that
+	// are not as they should be.
+	Compared int      `json:"compared"`
+	Differ   []string `json:"differ"`
+}
+
+// DoctorPeer is the host's way to a peer.
+type DoctorPeer struct {
+	Name    string     `json:"name"`
+	Address netip.Addr `json:"address"`
+	// Way is the route and the next hops, empty where there is none; Why says why.
+	Way []string `json:"way"`
+	Why string   `json:"why,omitempty"`
+	// Interfaces of the way, and the least MTU of them; 0: not known.
+	Interfaces []string `json:"interfaces"`
+	MTU        int      `json:"mtu"`
+	// Connected is the interface whose subnet the peer is in.
+	Connected string `json:"connected,omitempty"`
+	// Captured is a route that is in the way of it, as ip(8) writes it.
+	Captured string `json:"captured,omitempty"`
+}
+
+// DoctorRule is a routing policy rule.
+type DoctorRule struct {
+	IPv6     bool   `json:"ipv6,omitempty"`
+	Priority uint32 `json:"priority"`
+	Table    uint32 `json:"table"`
+	Lookup   bool   `json:"lookup"` // asks Table; else it refuses or jumps
+	All      bool   `json:"all"`    // for all packets, and every route of the table
+	VRF      bool   `json:"vrf,omitempty"`
+}
+
 // Reload answers a request to read the configuration file again.
 type Reload struct {
 	// Plan is the change, a line each, for people; the last says which sessions are reset.
@@ -304,4 +355,5 @@ const (
 	PathExplain    = "/v1/explain"
 	PathEvents     = "/v1/events"
 	PathFailovers  = "/v1/failovers" // answers []Failover, the latest first
+	PathDoctor     = "/v1/doctor"    // answers Doctor
 )

@@ -13,6 +13,7 @@ import (
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
 
+	"github.com/nexthopd/nexthopd/cmd/nexthopctl/doctor"
 	"github.com/nexthopd/nexthopd/internal/version"
 )
 
@@ -40,6 +41,7 @@ type cli struct {
 	now      func() time.Time
 	location *time.Location
 	terminal bool // out is one
+	host     doctor.Host
 	color    bool // decided once the flags are read
 
 	socket  string
@@ -118,7 +120,7 @@ func (c *cli) rootCommand() *cobra.Command {
 		}
 	}
 	add(groupShow, c.statusCommand(), c.peersCommand(), c.learnedCommand(), c.advertisedCommand(), c.routesCommand(),
-		c.explainCommand(), c.failoversCommand(), c.monitorCommand(), c.versionCommand())
+		c.explainCommand(), c.failoversCommand(), c.monitorCommand(), c.doctorCommand(), c.versionCommand())
 	add(groupChange, c.peerCommand(), c.reloadCommand(), c.drainCommand(), c.undrainCommand(), c.resyncCommand(), c.flushCommand())
 	root.AddCommand(c.manCommand())
 	return root

@@ -254,8 +254,12 @@ func TestSocketFromEnvironment(t *testing.T) {
 }
 
 func TestVersion(t *testing.T) {
-	if got := ctl(t, canned(t), "version"); got.code != exitOK || !strings.Contains(got.stdout, "nexthopd   1.2.3\n") {
+	if got := ctl(t, canned(t), "version"); got.code != exitOK || !strings.Contains(got.stdout, "nexthopd   1.2.3 (not this command's version") {
 		t.Errorf("version = %d %q, want the daemon's 1.2.3", got.code, got.stdout)
+	}
+	same := serve(t, answer(status.Status{Version: version.Get().Version}))
+	if got := ctl(t, same, "version"); got.code != exitOK || strings.Contains(got.stdout, "systemctl") {
+		t.Errorf("version of a daemon like this = %d %q", got.code, got.stdout)
 	}
 	got := ctl(t, "/nonexistent/sock", "version")
 	if got.code != exitOK || !strings.Contains(got.stdout, "unknown: no socket") {

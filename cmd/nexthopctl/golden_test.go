@@ -30,6 +30,9 @@ func TestOutput(t *testing.T) {
 		{"peer-json", "peer off -o json", exitOK},
 		{"failovers", "failovers", exitOK},
 		{"failovers-json", "failovers -o json", exitOK},
+		{"doctor", "doctor", exitDegraded},
+		{"doctor-wide", "doctor -o wide", exitDegraded},
+		{"doctor-json", "doctor -o json", exitDegraded},
 		{"learned", "learned", exitOK},
 		{"learned-peer", "learned bird", exitOK},
 		{"learned-address", "learned 10.1.0.4", exitOK},
@@ -141,6 +144,20 @@ func TestStatusExitCodes(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestDoctorWithoutADaemon: what needs no daemon is examined all the same, for it may be
+// what keeps the daemon from starting.
+func TestDoctorWithoutADaemon(t *testing.T) {
+	got := ctl(t, "/nonexistent/sock", "doctor")
+	if got.code != exitDegraded || got.stderr != "" {
+		t.Errorf("doctor = %d, stderr %q, want %d and none", got.code, got.stderr, exitDegraded)
+	}
+	for _, want := range []string{"error daemon: nexthopd does not answer: no socket", "mend: systemctl status nexthopd", "warning hash-policy"} {
+		if !strings.Contains(got.stdout, want) {
+			t.Errorf("doctor prints\n%swant %q in it", got.stdout, want)
+		}
 	}
 }
 

@@ -14,9 +14,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"time"
 
 	"github.com/nexthopd/nexthopd/agent/status"
+	"github.com/nexthopd/nexthopd/cmd/nexthopctl/doctor"
 )
 
 var update = flag.Bool("update", false, "rewrite the golden files")
@@ -102,9 +104,38 @@ func ctl(t *testing.T, socket string, args ...string) result {
 	c := &cli{
 		out: newOutput(&stdout), errOut: &stderr,
 		now: func() time.Time { return present }, location: time.UTC,
+		host: cannedHost(),
 	}
 	code := c.run(t.Context(), append([]string{"--socket", socket}, args...))
 	return result{code, stdout.String(), stderr.String()}
+}
+
+// cannedHost is a host whose kernel hashes by addresses only.
+func cannedHost() doctor.Host {
+	files := fstest.MapFS{}
+	for name, text := range map[string]string{
+		"proc/sys/net/ipv4/ip_forward": "1", "proc/sys/net/ipv6/conf/all/forwarding": "1",
+		"proc/sys/net/ipv4/fib_multipath_hash_policy": "0", "proc/sys/net/ipv6/fib_multipath_hash_policy": "1",
+		"proc/sys/net/ipv4/nexthop_compat_mode": "0", "proc/sys/net/ipv4/conf/all/ignore_routes_with_linkdown": "0",
+		"proc/4711/status": "CapEff:\t0000000000001400",
+	} {
+		files[name] = &fstest.MapFile{Data: []byte(text + "\n")}
+	}
+	return doctor.Host{Files: files, Clock: func() (bool, error) { return true, nil }}
+}
+
+func cannedDoctor() status.Doctor {
+	a := netip.MustParseAddr
+	return status.Doctor{
+		PID: 4711, Listen: []string{"10.1.2.4:179"}, Mode: "install", Table: 254, Metric: 20, Protocol: 165, NextHopObjects: true,
+		Legs: []string{"eth0"}, Compared: 3,
+		Peers: []status.DoctorPeer{
+			{Name: "quagga", Address: a("10.1.0.4"), Way: []string{"via 10.1.0.4 dev eth0"}, Interfaces: []string{"eth0"}, MTU: 1500, Connected: "eth0"},
+			{Name: "bird", Address: a("10.1.0.5"), Way: []string{"via 172.16.0.2 dev eth1"}, Interfaces: []string{"eth1"}, MTU: 1500, Connected: "eth0",
+				Captured: "10.1.0.5/32 via 172.16.0.2 dev eth1 proto static metric 5 table 254"},
+		},
+		Rules: []status.DoctorRule{{Priority: 32766, Table: 254, Lookup: true, All: true}},
+	}
 }
 
 func golden(t *testing.T, name, got string) {
@@ -144,6 +175,7 @@ func canned(t *testing.T) string {
 	mux := http.NewServeMux()
 	mux.Handle(status.PathStatus, answer(cannedStatus()))
 	mux.Handle(status.PathPeers, answer(cannedPeers()))
+	mux.Handle(status.PathDoctor, answer(cannedDoctor()))
 	mux.Handle(status.PathFailovers, answer(cannedFailovers()))
 	byPeer := func(paths []status.Path) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {

@@ -138,8 +138,11 @@ func (c *cli) versionCommand() *cobra.Command {
 				return c.printValue(v)
 			}
 			daemon := v.Nexthopd
-			if err != nil {
+			switch {
+			case err != nil:
 				daemon = "unknown: " + v.Error
+			case v.Nexthopd != v.Nexthopctl:
+				daemon += " (not this command's version: after an upgrade, systemctl restart nexthopd)"
 			}
 			c.field("nexthopctl", "%s (revision %s, %s)", v.Nexthopctl, v.Revision, v.Go)
 			c.field("nexthopd", "%s", daemon)

@@ -16,6 +16,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/nexthopd/nexthopd/cmd/nexthopctl/doctor"
 )
 
 // Exit codes, as documented in the manual page.
@@ -42,6 +44,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		now:      time.Now,
 		location: time.Local,
 		terminal: isTerminal(stdout),
+		host:     doctor.Here(),
 	}
 	return c.run(ctx, args)
 }

@@ -12,9 +12,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nexthopd/nexthopd/agent/config"
-	"github.com/nexthopd/nexthopd/cmd/nexthopd/diag"
 	"github.com/nexthopd/nexthopd/fib"
 	"github.com/nexthopd/nexthopd/fib/kernel"
+	"github.com/nexthopd/nexthopd/internal/diag"
 )
 
 // flushTimeout bounds a flush: a million routes take some seconds.

@@ -9,9 +9,9 @@ import (
 	"syscall"
 	"testing"
 
-	"github.com/nexthopd/nexthopd/cmd/nexthopd/diag"
 	"github.com/nexthopd/nexthopd/fib"
 	"github.com/nexthopd/nexthopd/fib/kernel"
+	"github.com/nexthopd/nexthopd/internal/diag"
 	"github.com/nexthopd/nexthopd/internal/netnstest"
 )
 

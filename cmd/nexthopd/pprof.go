@@ -9,7 +9,7 @@ import (
 	"net/http/pprof"
 	"net/netip"
 
-	"github.com/nexthopd/nexthopd/cmd/nexthopd/diag"
+	"github.com/nexthopd/nexthopd/internal/diag"
 	"github.com/nexthopd/nexthopd/metrics"
 )
 

@@ -16,9 +16,9 @@ import (
 	"github.com/nexthopd/nexthopd/agent/bgp"
 	"github.com/nexthopd/nexthopd/agent/config"
 	"github.com/nexthopd/nexthopd/agent/journal"
-	"github.com/nexthopd/nexthopd/cmd/nexthopd/diag"
 	"github.com/nexthopd/nexthopd/fib"
 	"github.com/nexthopd/nexthopd/fib/kernel"
+	"github.com/nexthopd/nexthopd/internal/diag"
 	"github.com/nexthopd/nexthopd/internal/version"
 	"github.com/nexthopd/nexthopd/metrics"
 )
@@ -78,7 +78,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, out *journa
 	var a *agent.Agent
 	a = agent.New(agent.Options{
 		Config: cfg, ConfigFile: path, Version: version.Get().Version,
-		Owner: owner, CompatMode: compat, Kernel: k, Log: log, Metrics: instruments,
+		Owner: owner, CompatMode: compat, Kernel: k, Rules: k.Rules, Log: log, Metrics: instruments,
 		Load: load, SetLogLevel: out.SetLevel,
 		Reloading: func() func() {
 			systemd.reloading()

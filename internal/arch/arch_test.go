@@ -51,10 +51,11 @@ var rules = Rules{
 
 		"cmd/nexthopd": {Module: []string{
 			"agent", "agent/bgp", "agent/config", "agent/journal", "agent/session", "agent/status", "bfd", "fib", "fib/kernel", "metrics",
-			"cmd/nexthopd/diag", "internal/man", "internal/version",
+			"internal/diag", "internal/man", "internal/version",
 		}, Tests: []string{"internal/netnstest"}},
-		"cmd/nexthopd/diag": {Tests: []string{"internal/netnstest"}},
-		"cmd/nexthopctl":    {Module: []string{"agent/status", "internal/man", "internal/version"}},
+		"internal/diag":         {Tests: []string{"internal/netnstest"}},
+		"cmd/nexthopctl":        {Module: []string{"agent/status", "cmd/nexthopctl/doctor", "internal/man", "internal/version"}},
+		"cmd/nexthopctl/doctor": {Module: []string{"agent/status", "internal/diag"}, Tests: []string{"internal/netnstest"}},
 
 		// The simulated NVA shares no code with the daemon, so that one mistake can't hide another.
 		"e2e/nva": {},
