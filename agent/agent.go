@@ -36,6 +36,7 @@ type Speaker interface {
 	Enable(peer netip.Addr) error
 	Reset(peer netip.Addr, communication string) error
 	Resend(peer netip.Addr) error
+	EndRestart(peer netip.Addr)
 	SetBranchToBranch(on bool) error
 	SetDrain(on bool) error
 	// Withhold takes paths out of what is announced, or back into it, in its own time.

@@ -68,6 +68,7 @@ func (a *Agent) cycle(now time.Time) time.Duration {
 		a.hostAfter = time.Now().Add(max(readPause, readShare*time.Since(now)))
 	}
 	a.sweep(now)
+	a.expireStale(now, &again)
 
 	a.auditIfDue(now, &again)
 	a.syncIfDue(&again)

@@ -22,8 +22,10 @@ type peer struct {
 	local    netip.Addr // the session's local address; kept after it ends
 	remoteID netip.Addr
 
-	// graceful: it restarts, and some of its paths are stale still.
-	graceful bool
+	// graceful: it restarts, and some of its paths are stale still, until staleUntil at the
+	// latest.
+	graceful   bool
+	staleUntil time.Time
 	// disabled: an operator shut it down, until told otherwise or a restart.
 	disabled bool
 	// eor: End-of-RIB heard in the present session, by family.
@@ -177,9 +179,7 @@ func (a *Agent) EndOfRIB(addr netip.Addr, f session.Family) {
 	now := time.Now()
 	a.mu.Lock()
 	if p := a.peers.byAddr[addr]; p != nil {
-		if a.rib.Stale(p.source) > 0 {
-			a.rib.DropStale(p.source, f == session.IPv4)
-		}
+		a.dropStale(p, f)
 		if f == session.IPv4 {
 			p.eor4 = true
 		} else {
@@ -190,21 +190,6 @@ func (a *Agent) EndOfRIB(addr netip.Addr, f session.Family) {
 	}
 	a.mu.Unlock()
 	a.wake()
-}
-
-// restarted ends a peer's graceful restart as soon as none of its paths is stale any
-// more: they were announced again, or withdrawn, at End-of-RIB or because it took too
-// long. mu is held.
-func (a *Agent) restarted(p *peer, now time.Time) {
-	if !p.graceful || a.rib.Stale(p.source) > 0 {
-		return
-	}
-	p.graceful = false
-	if p.state == session.Established {
-		a.inbox.source(p, fib.SourceUp, "", now)
-	} else {
-		a.inbox.source(p, fib.SourceDown, "session", now)
-	}
 }
 
 // Session implements session.Handler. What must keep its order with Learned happens
@@ -227,14 +212,23 @@ func (a *Agent) Session(e session.Event) {
 	case e.State == session.Established:
 		p.local, p.remoteID, p.families = e.LocalAddress, e.RemoteID, e.Families
 		p.eor4, p.eor6 = false, false
+		for _, f := range bothFamilies {
+			if !slices.Contains(e.Preserved, f) {
+				a.dropStale(p, f)
+			}
+		}
 		a.restarted(p, now)
 		if !p.graceful {
 			a.inbox.source(p, fib.SourceUp, "", now)
 		}
 	case e.Previous == session.Established && e.Graceful:
 		p.eor4, p.eor6 = false, false
-		p.graceful = true
+		p.graceful, p.staleUntil = true, now.Add(p.cfg.GracefulRestart.StaleTime)
 		a.inbox.source(p, fib.SourceStale, "", now)
+		// RFC 4724 section 4.2: what is stale since the restart before goes now.
+		for _, f := range bothFamilies {
+			a.dropStale(p, f)
+		}
 		a.rib.MarkStale(p.source)
 		a.restarted(p, now) // there was nothing to keep
 	case e.Previous == session.Established:

@@ -39,7 +39,8 @@ var owner = fib.Owner{Table: 254, Metric: 20, Protocol: 165, FirstID: fib.Defaul
 // testConfig is a valid configuration with the two NVAs.
 func testConfig() *config.Config {
 	peer := func(name string, a netip.Addr) config.Peer {
-		return config.Peer{Name: name, Address: a, ASN: nvaASN, Port: 179, HoldTime: 180 * time.Second, Keepalive: 60 * time.Second}
+		return config.Peer{Name: name, Address: a, ASN: nvaASN, Port: 179, HoldTime: 180 * time.Second, Keepalive: 60 * time.Second,
+			GracefulRestart: config.GracefulRestart{Enabled: true, RestartTime: 2 * time.Minute, StaleTime: 6 * time.Minute}}
 	}
 	return &config.Config{
 		ASN: 65515, RouterID: addr("10.1.2.4"),
@@ -238,6 +239,7 @@ func (s *speaker) Shutdown(a netip.Addr, _ string) error { return s.call("shutdo
 func (s *speaker) Enable(a netip.Addr) error             { return s.call("enable", a) }
 func (s *speaker) Reset(a netip.Addr, _ string) error    { return s.call("reset", a) }
 func (s *speaker) Resend(a netip.Addr) error             { return s.call("resend", a) }
+func (s *speaker) EndRestart(a netip.Addr)               { _ = s.call("end-restart", a) }
 func (s *speaker) SetBranchToBranch(on bool) error       { return s.call("branch-to-branch", on) }
 func (s *speaker) SetDrain(on bool) error                { return s.call("drain", on) }
 
@@ -339,7 +341,7 @@ func (l *lab) up(peers ...netip.Addr) {
 	for _, p := range peers {
 		l.a.Session(session.Event{
 			Peer: p, State: session.Established, Previous: session.OpenConfirm, At: time.Now(),
-			LocalAddress: addr("10.1.2.4"), RemoteID: p, PeerASN: nvaASN, Families: []session.Family{session.IPv4, session.IPv6},
+			LocalAddress: addr("10.1.2.4"), RemoteID: p, PeerASN: nvaASN, Families: bothFamilies, Preserved: bothFamilies,
 		})
 	}
 	synctest.Wait()

@@ -76,6 +76,11 @@ func (c *chaos) session(p netip.Addr) {
 	if !c.up[p] {
 		c.up[p] = true
 		e.State, e.Previous = session.Established, session.OpenConfirm
+		if c.rng.IntN(4) > 0 {
+			e.Preserved = bothFamilies
+		} else { // its forwarding state is lost
+			c.dropStale(p)
+		}
 		c.a.Session(e)
 		return
 	}
@@ -86,6 +91,8 @@ func (c *chaos) session(p netip.Addr) {
 	c.pause()
 	if !e.Graceful {
 		c.withdrawAll(p)
+	} else {
+		c.dropStale(p) // of the restart before
 	}
 	c.a.Session(e)
 	for _, x := range c.told[p] {
@@ -112,8 +119,13 @@ func (c *chaos) endOfRIB(p netip.Addr) {
 		return
 	}
 	c.a.EndOfRIB(p, session.IPv4)
+	c.dropStale(p)
+}
+
+// dropStale forgets what is gone and need not be withdrawn.
+func (c *chaos) dropStale(p netip.Addr) {
 	for x, path := range c.told[p] {
-		if path.stale { // what is gone need not be withdrawn
+		if path.stale {
 			delete(c.told[p], x)
 		}
 	}
@@ -227,6 +239,9 @@ func TestProperty(t *testing.T) {
 		bubble(t, fmt.Sprintf("seed %d", seed), func(t *testing.T) {
 			cfg := testConfig()
 			cfg.Peers = append(cfg.Peers, config.Peer{Name: "third", Address: addr("10.1.0.6"), ASN: nvaASN})
+			for i := range cfg.Peers {
+				cfg.Peers[i].GracefulRestart.StaleTime = 24 * time.Hour
+			}
 			cfg.FIB.NextHopObjects = !classic
 			m, eth0 := newHost()
 			c := &chaos{
@@ -272,7 +287,7 @@ func TestConcurrency(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		l := newLab(t, func(c *config.Config, _ *fibtest.Machine) {
 			for i := range 6 {
-				c.Peers = append(c.Peers, config.Peer{Name: fmt.Sprint("nva", i), Address: addr(fmt.Sprintf("10.1.0.%d", 20+i)), ASN: nvaASN})
+				c.Peers = append(c.Peers, config.Peer{Name: fmt.Sprint("nva", i), Address: addr(fmt.Sprintf("10.1.0.%d", 20+i)), ASN: nvaASN, GracefulRestart: c.Peers[0].GracefulRestart})
 			}
 		})
 		client, end := l.serve()
@@ -318,7 +333,7 @@ func (l *lab) churn(p netip.Addr) {
 		withdraw = append(withdraw, rib.Change{Prefix: x})
 	}
 	for round := range 4 {
-		up := session.Event{Peer: p, State: session.Established, Previous: session.OpenConfirm, At: time.Now(), Families: []session.Family{session.IPv4}}
+		up := session.Event{Peer: p, State: session.Established, Previous: session.OpenConfirm, At: time.Now(), Families: []session.Family{session.IPv4}, Preserved: bothFamilies}
 		down := session.Event{Peer: p, State: session.Idle, Previous: session.Established, At: time.Now(), Graceful: round%2 == 1}
 		l.a.Session(up)
 		for part := range slices.Chunk(announce, 700) {

@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -209,6 +210,55 @@ func TestGracefulRestart(t *testing.T) {
 		}
 		l.up(quagga)
 		l.announce(quagga, seed)
+		back(l)
+	})
+	// RFC 4724 section 4.2: what was stale already when it restarts once more goes.
+	bubble(t, "restarts again", func(t *testing.T) {
+		l := start(t)
+		l.up(quagga)
+		l.announce(quagga, seed, other)
+		l.restarting(quagga)
+		l.expect("stale once", other, "10.1.0.4")
+		l.expect("stale twice", third)
+		l.up(quagga)
+		l.announce(quagga, seed, other)
+		l.settle()
+		back(l)
+	})
+	// The same: without its Forwarding State, it restarted and forwards nothing.
+	bubble(t, "forwarding state lost", func(t *testing.T) {
+		l := start(t)
+		l.a.Session(session.Event{Peer: quagga, State: session.Established, Previous: session.OpenConfirm, At: time.Now(),
+			Families: bothFamilies, Preserved: []session.Family{session.IPv6}})
+		l.settle()
+		l.expect("nothing announced yet", other)
+		l.announce(quagga, seed)
+		back(l)
+	})
+	bubble(t, "stale time over while it is away", func(t *testing.T) {
+		l := start(t)
+		time.Sleep(6*time.Minute - time.Second)
+		l.expect("not yet", other, "10.1.0.4")
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		l.expect("over", other)
+		if got := l.sp.asked(); !strings.HasSuffix(got, "end-restart 10.1.0.4") {
+			t.Errorf("the speaker was asked: %s", got)
+		}
+		if len(l.log.lines("peer took too long", "routes=3")) != 1 {
+			t.Errorf("log: %q", l.log.lines())
+		}
+		l.up(quagga)
+		l.announce(quagga, seed)
+		back(l)
+	})
+	bubble(t, "stale time over without End-of-RIB", func(t *testing.T) {
+		l := start(t)
+		l.up(quagga)
+		l.announce(quagga, seed)
+		time.Sleep(6 * time.Minute)
+		l.settle()
+		l.expect("not announced again", other)
 		back(l)
 	})
 	bubble(t, "lost again", func(t *testing.T) {

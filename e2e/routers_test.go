@@ -22,6 +22,8 @@ type router struct {
 	session []string
 	// global are further lines of FRR's "router bgp".
 	global []string
+	// kernel: BIRD installs what it learns, as FRR always does.
+	kernel bool
 	// out is the text of a filter, in the daemon's own language, that what is announced
 	// passes: "set as-path prepend 65147", "bgp_path.prepend(65147);".
 	out string
@@ -119,6 +121,11 @@ func (r router) bird() string {
 			}
 		}
 		line("}")
+	}
+	if r.kernel {
+		line("protocol direct { ipv4; ipv6; interface \"eth0\"; }") // which next hops resolve over
+		line("protocol kernel k4 { ipv4 { import none; export where source = RTS_BGP; }; }")
+		line("protocol kernel k6 { ipv6 { import none; export where source = RTS_BGP; }; }")
 	}
 	line("filter announced { if source != RTS_STATIC then reject; %s accept; }", r.out)
 	line("protocol bgp server {\n\tlocal %s as %d;\n\tneighbor %s as 65515;\n\tmultihop;", r.local, r.asn, r.remote)

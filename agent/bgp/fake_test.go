@@ -49,6 +49,8 @@ type fakeOptions struct {
 	noRestart   bool // no graceful restart capability
 	restartTime uint16
 	families    []bgp.Family // whose forwarding state it keeps; nil: both
+	notifies    bool         // RFC 8538
+	lost        bool         // the forwarding state was not kept over the restart
 	noOpen      bool         // only connects
 }
 
@@ -96,12 +98,12 @@ func (f *fake) handshake(from netip.Addr, o fakeOptions) error {
 		}
 		var tuples []*bgp.CapGracefulRestartTuple
 		for _, x := range o.families {
-			tuples = append(tuples, bgp.NewCapGracefulRestartTuple(x, true))
+			tuples = append(tuples, bgp.NewCapGracefulRestartTuple(x, !o.lost))
 		}
 		if o.restartTime == 0 {
 			o.restartTime = 60
 		}
-		caps = append(caps, bgp.NewCapGracefulRestart(false, false, o.restartTime, tuples))
+		caps = append(caps, bgp.NewCapGracefulRestart(false, o.notifies, o.restartTime, tuples))
 	}
 	if !o.id.IsValid() {
 		o.id = from

@@ -108,7 +108,7 @@ func (s *Speaker) afterEstablished(p *peer, again bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if again {
-		s.spawn(func() { s.recreate(p) })
+		s.spawn(func() { s.recreate(p, "the peer offers less of graceful restart than before", true) })
 		return
 	}
 	s.spawn(func() {
@@ -151,7 +151,7 @@ func (s *Speaker) closeGap(p *peer) error {
 	if err != nil {
 		return err
 	}
-	if s.restarting() {
+	if s.restarting(cfg) {
 		// Nothing was sent yet; it comes, with the End-of-RIB, when GoBGP's deferral ends.
 		if g, err := s.listPeer(addr); err != nil || g.GetGracefulRestart().GetLocalRestarting() {
 			return err
@@ -228,42 +228,59 @@ func (s *Speaker) withdrawAgain(p *peer, m *missed) error {
 // and tells whether it did so for more of them in an earlier session. GoBGP does not
 // forget those (fsm.stateChange only sets MpGracefulRestart.State): it would keep stale
 // paths that RFC 4724 section 4.2 wants deleted now, for an End-of-RIB that never comes,
-// and keep the paths again when the session is lost. With mu held.
-func (s *Speaker) restartableLost(p *peer, capabilities []bgp.ParameterCapabilityInterface) bool {
+// and keep the paths again when the session is lost. The same with the N bit of RFC 8538
+// (GracefulRestart.State.NotificationEnabled). With mu held.
+func (s *Speaker) restartableLost(p *peer, g *bgp.CapGracefulRestart) bool {
 	now := map[Family]bool{}
-	for _, c := range capabilities {
-		if g, ok := c.(*bgp.CapGracefulRestart); ok {
-			for _, t := range g.Tuples {
-				if f, ok := family(bgp.NewFamily(t.AFI, t.SAFI)); ok {
-					now[f] = true
-				}
+	notifies := false
+	if g != nil {
+		notifies = g.Flags&flagNotification != 0
+		for _, t := range g.Tuples {
+			if f, ok := family(bgp.NewFamily(t.AFI, t.SAFI)); ok {
+				now[f] = true
 			}
 		}
 	}
-	lost := false
+	lost := p.notifies && !notifies
 	for f := range p.restartable {
 		lost = lost || !now[f]
 	}
 	for f := range now {
 		p.restartable[f] = true
 	}
+	p.notifies = notifies
 	return lost
 }
 
-// recreate removes a peer and adds it anew, which makes GoBGP forget all of it.
-func (s *Speaker) recreate(p *peer) {
+// EndRestart drops what is kept of a peer whose session is down: the Handler hears of
+// the withdrawal. It returns at once, and does nothing where the session is up again.
+//
+// GoBGP keeps the paths for the time that the peer asked for, however long, and cannot be
+// told otherwise.
+func (s *Speaker) EndRestart(addr netip.Addr) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p := s.peers[addr]; p != nil && p.info.State != Established {
+		s.spawn(func() { s.recreate(p, "its restart takes too long", false) })
+	}
+}
+
+// recreate removes a peer and adds it anew, which makes GoBGP forget all of it; up: also
+// when its session is established.
+func (s *Speaker) recreate(p *peer, why string, up bool) {
 	s.op.Lock()
 	defer s.op.Unlock()
 	addr := p.info.Address
-	if s.ctx.Err() != nil || s.find(addr) != p {
-		return
-	}
-	s.log.Info("the peer no longer offers graceful restart for a family that it did; starting its session anew", "peer", addr)
 	s.mu.Lock()
 	cfg := p.cfg
 	cfg.Shutdown = p.info.AdminDown
+	current := s.peers[addr] == p && (up || p.info.State != Established)
 	s.mu.Unlock()
-	if err := s.replacePeer(p, cfg, "graceful restart was switched off on the peer"); err != nil {
+	if s.ctx.Err() != nil || !current {
+		return
+	}
+	s.log.Info("starting the session anew to have paths forgotten that are kept for a graceful restart", "peer", addr, "reason", why)
+	if err := s.replacePeer(p, cfg, why); err != nil {
 		s.log.Error("could not start the session anew", "peer", addr, "err", err)
 	}
 }

@@ -204,6 +204,30 @@ func TestGracefulRestart(t *testing.T) {
 		eventually(t, "withdrawal", func() bool { return r.count(a) == 0 })
 		b.wantRoute("192.168.2.0/24", "")
 	})
+	t.Run("given up", func(t *testing.T) {
+		s, r, _, b := start(t, fakeOptions{})
+		s.EndRestart(a)
+		eventually(t, "withdrawal", func() bool { return r.count(a) == 0 })
+		b.wantRoute("192.168.2.0/24", "")
+		g := connect(t, a, fakeOptions{asn: 65147})
+		g.announce(two)
+		b.wantRoute("192.168.2.0/24", "65515 65147 via 10.1.0.4 [igp] med - []")
+		s.EndRestart(a) // is over
+		time.Sleep(100 * time.Millisecond)
+		if r.state(a) != Established || r.count(a) != 2 {
+			t.Errorf("state %s, %d paths after EndRestart with the session up", r.state(a), r.count(a))
+		}
+	})
+	for name, want := range map[string][]Family{"forwarding state lost": nil, "forwarding state kept": {IPv4, IPv6}} {
+		t.Run(name, func(t *testing.T) {
+			_, r, _, _ := start(t, fakeOptions{})
+			connect(t, a, fakeOptions{asn: 65147, lost: want == nil})
+			eventually(t, "session", func() bool { return r.state(a) == Established })
+			if e := r.event(a); !slices.Equal(e.Preserved, want) {
+				t.Errorf("preserved: %v, want %v", e.Preserved, want)
+			}
+		})
+	}
 	t.Run("switched off", func(t *testing.T) {
 		s, r, _, b := start(t, fakeOptions{})
 		connect(t, a, fakeOptions{asn: 65147, noRestart: true})

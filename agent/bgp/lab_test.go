@@ -266,6 +266,9 @@ func peerConf(n int, asn uint32) config.Peer {
 		HoldTime:    180 * time.Second,
 		Keepalive:   60 * time.Second,
 		NextHop:     config.NextHopUnchanged,
+		GracefulRestart: config.GracefulRestart{
+			Enabled: true, RestartTime: 120 * time.Second, StaleTime: 360 * time.Second,
+		},
 	}
 }
 

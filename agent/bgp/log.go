@@ -203,7 +203,13 @@ func (s *Speaker) sessionLost(addr netip.Addr, reason string) {
 		return
 	}
 	d := down{reason: downReason(reason, p.notification, p.holdExpired, p.expect)}
-	if reason == fsmGraceful && len(p.restartable) > 0 {
+	switch {
+	case reason != fsmGraceful || len(p.restartable) == 0:
+	case p.holdExpired && !p.notifies:
+		// The expiry of the hold timer is no graceful restart but between speakers that
+		// both have the N bit (RFC 8538 section 4). GoBGP makes it one with all of them.
+		d.forget = true
+	default:
 		d.graceful = true
 		d.reason.Text = fmt.Sprintf("the peer restarts and goes on forwarding (%s: %s)", d.reason.Cause, d.reason.Text)
 		d.reason.Cause = fsmGraceful

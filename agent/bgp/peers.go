@@ -16,11 +16,10 @@ import (
 )
 
 const (
-	restartTime = 120 * time.Second // ours, in the graceful restart capability
-	// deferral bounds how long a restarting speaker holds its announcements back for the
-	// End-of-RIB of all peers (RFC 4724 section 4.1). A peer that is gone for good must
+	// mostDeferral bounds how long a restarting speaker holds its announcements back for
+	// the End-of-RIB of all peers (RFC 4724 section 4.1). A peer that is gone for good must
 	// not keep the others waiting: they hold our old announcements as stale meanwhile.
-	deferral     = 60 * time.Second
+	mostDeferral = 60 * time.Second
 	connectRetry = 5 * time.Second
 	// GoBGP waits this long after an Administrative Reset; its default is 30 s.
 	idleAfterReset = 1 * time.Second
@@ -129,6 +128,7 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 
 	same := old
 	same.Name, same.Description, same.NextHop, same.Shutdown, same.BFD = c.Name, c.Description, c.NextHop, c.Shutdown, c.BFD
+	same.GracefulRestart.StaleTime = c.GracefulRestart.StaleTime
 	if same != c || c.PasswordFile != "" && s.passwordChanged(p) {
 		if _, err := s.peerConfig(c); err != nil { // before anything is torn down
 			return fmt.Errorf("update peer %s: %w", c.Address, err)
@@ -363,11 +363,11 @@ func (s *Speaker) peerConfig(c config.Peer) (*api.Peer, error) {
 			PassiveMode: c.Passive,
 		},
 		GracefulRestart: &api.GracefulRestart{
-			Enabled:             true,
-			RestartTime:         uint32(restartTime / time.Second),
-			DeferralTime:        uint32(deferral / time.Second),
+			Enabled:             c.GracefulRestart.Enabled,
+			RestartTime:         uint32(c.GracefulRestart.RestartTime / time.Second),
+			DeferralTime:        uint32(deferral(c) / time.Second),
 			NotificationEnabled: true, // RFC 8538
-			LocalRestarting:     s.restarting(),
+			LocalRestarting:     c.GracefulRestart.Enabled && s.restarting(c),
 		},
 	}
 	if c.LocalAddress.IsValid() {
@@ -382,15 +382,21 @@ func (s *Speaker) peerConfig(c config.Peer) (*api.Peer, error) {
 	for _, f := range []*api.Family{apiIPv4, apiIPv6} {
 		p.AfiSafis = append(p.AfiSafis, &api.AfiSafi{
 			Config:            &api.AfiSafiConfig{Family: f, Enabled: true},
-			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: true}},
+			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: c.GracefulRestart.Enabled}},
 		})
 	}
 	return p, nil
 }
 
+// deferral is how long announcements to a peer are held back after a restart: it must
+// have them while it still keeps what we announced before.
+func deferral(c config.Peer) time.Duration {
+	return max(min(mostDeferral, c.GracefulRestart.RestartTime/2), time.Second)
+}
+
 // restarting tells whether a session that comes up now may be one of a restart.
-func (s *Speaker) restarting() bool {
-	return s.opts.Restarting && time.Since(s.started) < deferral
+func (s *Speaker) restarting(c config.Peer) bool {
+	return s.opts.Restarting && time.Since(s.started) < deferral(c)
 }
 
 // readPassword reads a one-line secret. No error of it holds any of the secret.

@@ -134,6 +134,7 @@ func notificationName(code, subcode uint8) string {
 type down struct {
 	reason   DownReason
 	graceful bool // the paths of at least one family stay
+	forget   bool // GoBGP keeps them, and should not
 }
 
 // The words of fsmStateReason.String in GoBGP's pkg/server/fsm.go; a NOTIFICATION's has

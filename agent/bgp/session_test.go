@@ -94,6 +94,32 @@ func TestDownReasons(t *testing.T) {
 		end:      func(*testing.T, *Speaker, *fake) {}, // sends no KEEPALIVE
 		want:     DownReason{Cause: "hold-timer", Text: holdTimerText, Code: 4},
 		received: "4/0",
+	}, {
+		name:     "hold timer of one that restarts gracefully, without the N bit of RFC 8538",
+		o:        fakeOptions{hold: 3},
+		end:      func(*testing.T, *Speaker, *fake) {},
+		want:     DownReason{Cause: "hold-timer", Text: holdTimerText, Code: 4},
+		received: "4/0",
+	}, {
+		name: "hold timer of one with the N bit",
+		o:    fakeOptions{hold: 3, notifies: true},
+		end:  func(*testing.T, *Speaker, *fake) {},
+		want: DownReason{
+			Cause: "graceful-restart", Text: "the peer restarts and goes on forwarding (hold-timer: " + holdTimerText + ")", Code: 4,
+		},
+		received: "4/0",
+		graceful: true,
+	}, {
+		name:     "NOTIFICATION of one with the N bit",
+		o:        fakeOptions{notifies: true},
+		end:      func(_ *testing.T, _ *Speaker, f *fake) { f.send(cease(4, "")) },
+		want:     DownReason{Cause: "graceful-restart", Text: "the peer restarts and goes on forwarding (notification-received: NOTIFICATION received: Cease/Administrative Reset (6/4))", Code: 6, Subcode: 4},
+		graceful: true,
+	}, {
+		name: "Hard Reset of one with the N bit",
+		o:    fakeOptions{notifies: true},
+		end:  func(_ *testing.T, _ *Speaker, f *fake) { f.send(cease(9, "")) },
+		want: DownReason{Cause: "notification-received", Text: "NOTIFICATION received: Cease/Hard Reset (6/9)", Code: 6, Subcode: 9},
 	}} {
 		t.Run(c.name, func(t *testing.T) {
 			var mu sync.Mutex
@@ -120,9 +146,7 @@ func TestDownReasons(t *testing.T) {
 			if c.graceful {
 				want = 1
 			}
-			if n := r.count(a); n != want {
-				t.Errorf("%d paths left, want %d", n, want)
-			}
+			eventually(t, fmt.Sprintf("%d paths left", want), func() bool { return r.count(a) == want })
 			mu.Lock()
 			if len(early) != 1 || early[0] != fmt.Sprint(a, c.graceful) {
 				t.Errorf("OnPeerDown was called with %q, want once for %s, graceful %v", early, a, c.graceful)

@@ -262,6 +262,8 @@ type peer struct {
 	// restartable are the families that GoBGP keeps when the session is lost. It never
 	// forgets one while the peer exists (see checkRestart).
 	restartable map[Family]bool
+	// notifies: the peer set the N bit of RFC 8538. GoBGP never forgets that either.
+	notifies bool
 
 	notification notification // the last one on this session, from GoBGP's log
 	holdExpired  bool

@@ -129,6 +129,7 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 	}
 	event := SessionEvent{Peer: addr, State: state, At: at}
 	var live sessionFacts
+	forget := false
 	if state == Established {
 		live = s.facts(p)
 		event.LocalAddress, event.RemoteID, event.PeerASN = live.local, e.Peer.State.RouterID, e.Peer.State.PeerASN
@@ -146,7 +147,7 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 		if len(p.downs) > 0 {
 			d, p.downs = p.downs[0], p.downs[1:]
 		}
-		event.Down, event.Graceful = d.reason, d.graceful
+		event.Down, event.Graceful, forget = d.reason, d.graceful, d.forget
 		p.info.Flaps++
 		p.info.EstablishedAt = time.Time{}
 		p.info.LocalAddress, p.info.RemoteID = netip.Addr{}, netip.Addr{}
@@ -174,7 +175,12 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 	if event.Down.Cause != "" {
 		p.info.LastDown, p.info.LastDownAt = event.Down, at
 	}
-	again := state == Established && s.restartableLost(p, e.Peer.State.RemoteCap)
+	again := false
+	if state == Established {
+		g := restartCapability(e.Peer.State.RemoteCap)
+		event.Preserved = preserved(g)
+		again = s.restartableLost(p, g)
+	}
 	tell := state != event.Previous
 	p.telling = tell
 	s.mu.Unlock()
@@ -185,9 +191,41 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 		p.telling = false
 		s.mu.Unlock()
 	}
-	if state == Established {
+	switch {
+	case state == Established:
 		s.afterEstablished(p, again)
+	case forget:
+		s.EndRestart(addr)
 	}
+}
+
+// Flags of the graceful restart capability: RFC 4724 section 3, RFC 8538 section 2.
+const (
+	flagNotification = 0x4
+	flagForwarding   = 0x80 // of a family
+)
+
+// restartCapability is the peer's graceful restart capability, or nil.
+func restartCapability(capabilities []bgp.ParameterCapabilityInterface) (g *bgp.CapGracefulRestart) {
+	for _, c := range capabilities {
+		if c, ok := c.(*bgp.CapGracefulRestart); ok {
+			g = c // the last one counts, as for GoBGP
+		}
+	}
+	return g
+}
+
+// preserved are the families with the Forwarding State bit.
+func preserved(g *bgp.CapGracefulRestart) []Family {
+	var list []Family
+	if g != nil {
+		for _, t := range g.Tuples {
+			if f, ok := family(bgp.NewFamily(t.AFI, t.SAFI)); ok && t.Flags&flagForwarding != 0 {
+				list = append(list, f)
+			}
+		}
+	}
+	return list
 }
 
 // sessionFacts is what GoBGP's event lacks of a session that came up.

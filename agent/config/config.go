@@ -68,8 +68,20 @@ type Peer struct {
 	// A systemd credential is named as password-credential and resolved to its file here.
 	PasswordFile string
 	// GTSM is the largest number of hops to the peer (RFC 5082); 0: off.
-	GTSM uint8
-	BFD  BFD
+	GTSM            uint8
+	BFD             BFD
+	GracefulRestart GracefulRestart
+}
+
+// GracefulRestart is what becomes of routes while a BGP daemon restarts and its host
+// forwards on (RFC 4724, RFC 8538). Without it, the loss of a session is the loss of its
+// routes, on both sides.
+type GracefulRestart struct {
+	Enabled bool
+	// RestartTime is how long the peer is asked to wait for us.
+	RestartTime time.Duration
+	// StaleTime bounds how long the peer's paths are kept as stale, whatever it asks for.
+	StaleTime time.Duration
 }
 
 // BFD is how a peer is watched by Bidirectional Forwarding Detection (RFC 5880).

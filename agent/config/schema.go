@@ -50,6 +50,14 @@ var peerKeys = []key[Peer]{
 	value("password-credential", alias, func(p *Peer) *string { return &p.PasswordFile }, passwordCredential),
 	value("gtsm", reset, func(p *Peer) *uint8 { return &p.GTSM }, number[uint8](1, 254)),
 	orSwitch(group("bfd", func(p *Peer) *BFD { return &p.BFD }, bfdKeys), func(p *Peer) *bool { return &p.BFD.Enabled }),
+	orSwitch(group("graceful-restart", func(p *Peer) *GracefulRestart { return &p.GracefulRestart }, gracefulRestartKeys),
+		func(p *Peer) *bool { return &p.GracefulRestart.Enabled }),
+}
+
+var gracefulRestartKeys = []key[GracefulRestart]{
+	value("enabled", reset, func(g *GracefulRestart) *bool { return &g.Enabled }, boolean),
+	value("restart-time", reset, func(g *GracefulRestart) *time.Duration { return &g.RestartTime }, restartTime),
+	value("stale-time", live, func(g *GracefulRestart) *time.Duration { return &g.StaleTime }, staleTime),
 }
 
 var bfdKeys = []key[BFD]{
@@ -135,6 +143,11 @@ func defaultPeer() Peer {
 			Multiplier: 3,
 			Mode:       BFDAuto,
 			Auth:       BFDAuth{KeyID: 1},
+		},
+		GracefulRestart: GracefulRestart{
+			Enabled:     true, // S6
+			RestartTime: 120 * time.Second,
+			StaleTime:   360 * time.Second,
 		},
 	}
 }

@@ -56,10 +56,13 @@ var (
 	}
 	description = scalar[string]{"one line of at most 255 characters", parseDescription}
 	// RFC 4271 section 4.2: zero or at least three seconds, in 16 bits.
-	holdTime           = seconds("0s, or 3s to 65535s in whole seconds", 3*time.Second, 65535*time.Second, true)
-	keepalive          = seconds("1s to 65534s in whole seconds, less than hold-time", time.Second, 65534*time.Second, true)
-	auditInterval      = seconds("0s, or 1s to 24h in whole seconds", time.Second, 24*time.Hour, true)
-	sweepAfter         = seconds("1s to 1h in whole seconds", time.Second, time.Hour, false)
+	holdTime      = seconds("0s, or 3s to 65535s in whole seconds", 3*time.Second, 65535*time.Second, true)
+	keepalive     = seconds("1s to 65534s in whole seconds, less than hold-time", time.Second, 65534*time.Second, true)
+	auditInterval = seconds("0s, or 1s to 24h in whole seconds", time.Second, 24*time.Hour, true)
+	sweepAfter    = seconds("1s to 1h in whole seconds", time.Second, time.Hour, false)
+	// RFC 4724 section 3: 12 bits.
+	restartTime        = seconds("1s to 4095s in whole seconds", time.Second, 4095*time.Second, false)
+	staleTime          = seconds("1s to 24h in whole seconds", time.Second, 24*time.Hour, false)
 	bfdInterval        = milliseconds("10ms to 60s in whole milliseconds", 10*time.Millisecond, time.Minute)
 	passwordFile       = scalar[string]{"absolute path of a file that others cannot read", parsePasswordFile}
 	passwordCredential = scalar[string]{"name of a systemd credential of the unit", parsePasswordCredential}

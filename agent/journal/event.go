@@ -70,6 +70,14 @@ var (
 		Next: "For hold-timer and connection-lost check the network between here and the peer; for a notification read the peer's own log; " +
 			"for bad-peer-as compare the ASNs on both sides. `nexthopctl peers` shows whether it is trying again.",
 	}
+	RestartExpired = Event{
+		ID: "8833c2c5ba224e8d9d5e903a25db502e", Name: "restart-expired", Level: slog.LevelWarn,
+		Message: "peer took too long to restart",
+		Fields:  "peer name routes",
+		Cause: "The peer announced a graceful restart and did not announce everything again, with its End-of-RIB, within `graceful-restart.stale-time`. " +
+			"ROUTES is how many of its paths were kept until now and are dropped.",
+		Next: "Read the peer's log: it is not back, or does not send End-of-RIB. Where it only needs longer, raise `stale-time`.",
+	}
 	PrefixLimitWarning = Event{
 		ID: "5be0b94424744736b7e0ba93e1178491", Name: "prefix-limit-warning", Level: slog.LevelWarn,
 		Message: "peer is near its prefix limit",
@@ -162,7 +170,7 @@ var (
 func Events() []Event {
 	return []Event{
 		Started, Stopping, Failed, ConfigApplied, ConfigRefused, ConfigIncomplete, OperatorAction,
-		SessionUp, SessionDown, PrefixLimitWarning,
+		SessionUp, SessionDown, RestartExpired, PrefixLimitWarning,
 		Failover, NextHopLost, NextHopFound,
 		FIBRefused, ForeignConflict, Repair, Resync,
 	}

@@ -74,6 +74,9 @@ type Event struct {
 	RemoteID     netip.Addr // BGP identifier
 	PeerASN      uint32
 	Families     []Family
+	// Preserved are the families whose forwarding state the peer says it kept over a restart.
+	// Stale paths of the others are gone with this event (RFC 4724 section 4.2).
+	Preserved []Family
 }
 
 // DownReason says why a session ended (S37).

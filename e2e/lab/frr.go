@@ -21,6 +21,7 @@ type FRR struct {
 	Zebra *Proc // nil: bgpd runs alone
 	node  *Node
 	dir   string // vty sockets, pid files, configuration
+	bgpd  func(ctx context.Context, config string) (*Proc, error)
 }
 
 // FRRConfig is the configuration of FRR's daemons, as their files hold it.
@@ -55,7 +56,7 @@ func StartFRR(ctx context.Context, n *Node, c FRRConfig) (*FRR, error) {
 	if err := chown(f.dir, "frr"); err != nil {
 		return nil, err
 	}
-	start := func(daemon, config string, more ...string) (*Proc, error) {
+	start := func(ctx context.Context, daemon, config string, more ...string) (*Proc, error) {
 		file := filepath.Join(f.dir, daemon+".conf")
 		if err := os.WriteFile(file, []byte(config), 0o644); err != nil {
 			return nil, err
@@ -76,14 +77,26 @@ func StartFRR(ctx context.Context, n *Node, c FRRConfig) (*FRR, error) {
 	args := []string{"-Z"}
 	if c.Zebra != "" {
 		args = nil
-		if f.Zebra, err = start("zebra", c.Zebra, c.ZebraArgs...); err != nil {
+		if f.Zebra, err = start(ctx, "zebra", c.Zebra, c.ZebraArgs...); err != nil {
 			return nil, err
 		}
 	}
-	if f.BGPD, err = start("bgpd", c.BGPD, args...); err != nil {
+	f.bgpd = func(ctx context.Context, config string) (*Proc, error) { return start(ctx, "bgpd", config, args...) }
+	if f.BGPD, err = f.bgpd(ctx, c.BGPD); err != nil {
 		return nil, err
 	}
 	return f, nil
+}
+
+// RestartBGPD kills bgpd alone, and starts it with another configuration once meanwhile
+// has returned: an upgrade, during which the kernel goes on forwarding.
+func (f *FRR) RestartBGPD(ctx context.Context, config string, meanwhile func()) error {
+	err := f.BGPD.Kill()
+	meanwhile()
+	if err == nil {
+		f.BGPD, err = f.bgpd(ctx, config)
+	}
+	return err
 }
 
 // chown gives a file to a user by name.
