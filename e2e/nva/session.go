@@ -335,3 +335,6 @@ func (s *Session) Silence() {
 	s.silent.Store(true)
 	_ = s.conn.SetReadDeadline(time.Unix(1, 0)) // wakes the reader
 }
+
+// Offered is what this side offered.
+func (s *Session) Offered() Options { return s.opts }

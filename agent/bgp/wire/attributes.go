@@ -96,9 +96,9 @@ var rules = map[byte]rule{
 	attrClusterList:     {flags: optional, drop: true},                                                                // 7.10
 	attrReach:           {flags: optional},
 	attrUnreach:         {flags: optional},
-	attrExtended:        {flags: optionalTransitive, valid: multiple(8), reaction: Withdraw, subcode: lengthError},     // 7.14
-	attrAS4Path:         {flags: optionalTransitive, valid: validAS4Path, reaction: Discard, subcode: malformedASPath}, // RFC 6793 section 6
-	attrAS4Aggregator:   {flags: optionalTransitive, valid: length(8), reaction: Discard, subcode: lengthError},        // RFC 6793 section 6
+	attrExtended:        {flags: optionalTransitive, valid: multiple(8), reaction: Withdraw, subcode: lengthError},       // 7.14
+	attrAS4Path:         {flags: optionalTransitive, valid: validAS4Path, reaction: Discard, subcode: malformedASPath},   // RFC 6793 section 6
+	attrAS4Aggregator:   {flags: optionalTransitive, valid: validAS4Aggregator, reaction: Discard, subcode: lengthError}, // RFC 6793 section 6
 	attrPMSITunnel:      {flags: optionalTransitive, drop: true},
 	attrTunnelEncap:     {flags: optionalTransitive, drop: true},                                                    // RFC 9012 section 11: filtered at the AS's border
 	attrExtendedIPv6:    {flags: optionalTransitive, valid: multiple(20), reaction: Withdraw, subcode: lengthError}, // 7.15
@@ -161,11 +161,17 @@ func validOrigin(_ Session, v []byte) bool { return len(v) == 1 && v[0] <= 2 }
 // those who know what the session runs over.
 func validNextHop(_ Session, v []byte) bool { return len(v) == 4 && v[0] != 0 && v[0] < 224 }
 
+// AS 0 is malformed (RFC 7607 section 2). In AS_PATH it is left to those who show what is
+// refused: for them it is a withdrawal, too.
 func validAggregator(s Session, v []byte) bool {
 	if s.TwoByteAS {
-		return len(v) == 6
+		return len(v) == 6 && binary.BigEndian.Uint16(v) != 0
 	}
-	return len(v) == 8
+	return validAS4Aggregator(s, v)
+}
+
+func validAS4Aggregator(_ Session, v []byte) bool {
+	return len(v) == 8 && binary.BigEndian.Uint32(v) != 0
 }
 
 // Types of segments; those of a confederation are malformed outside of one (RFC 5065
