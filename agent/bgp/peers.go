@@ -50,8 +50,11 @@ func (s *Speaker) addPeer(c config.Peer) error {
 	if err != nil {
 		return fmt.Errorf("add peer %s: %w", c.Address, err)
 	}
+	held := heldAtFirst(c)
+	gobgp.Conf.AdminDown = c.Shutdown || held
 	p := &peer{
 		cfg:          c,
+		held:         held,
 		password:     gobgp.Conf.AuthPassword != "",
 		info:         PeerInfo{Address: c.Address, State: Idle, AdminDown: c.Shutdown},
 		otherAddress: otherAddress(c, netip.Addr{}),
@@ -148,7 +151,7 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 	}
 	if old.Shutdown != c.Shutdown {
 		why := DownReason{Cause: "operator", Text: "shut down in the configuration"}
-		if err := s.setAdmin(p, !c.Shutdown, why); err != nil {
+		if err := s.setAdmin(p, !c.Shutdown && !p.held, why); err != nil {
 			return fmt.Errorf("update peer %s: %w", c.Address, err)
 		}
 	}
@@ -199,6 +202,7 @@ func (s *Speaker) administer(addr netip.Addr, down bool, why DownReason) error {
 	}
 	s.mu.Lock()
 	p.info.AdminDown = down
+	down = p.down()
 	s.mu.Unlock()
 	if err := s.setAdmin(p, !down, why); err != nil {
 		return fmt.Errorf("%s peer %s: %w", verb, addr, err)

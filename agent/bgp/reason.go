@@ -57,6 +57,7 @@ const (
 	ceaseDeconfigured = 3
 	ceaseReset        = 4
 	ceaseHardReset    = 9
+	ceaseBFDDown      = 10
 )
 
 // codeNames are the error codes by number: RFC 4271 section 4.5, RFC 7313, RFC 9687.
@@ -112,7 +113,7 @@ var subcodeNames = [...][]string{
 		7:                 "Connection Collision Resolution",
 		8:                 "Out of Resources",
 		ceaseHardReset:    "Hard Reset",
-		10:                "BFD Down",
+		ceaseBFDDown:      "BFD Down",
 	},
 	7: {1: "Invalid Message Length"},
 }

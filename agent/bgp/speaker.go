@@ -269,6 +269,8 @@ type peer struct {
 	holdExpired  bool
 	downs        []down     // from GoBGP's log, for the state events to come
 	expect       DownReason // the reason to give when we end the session ourselves
+	hardReset    bool       // the peer takes a Cease for a restart unless it is a Hard Reset (RFC 8538)
+	held         bool       // kept down until BFD is up
 
 	stateSince     time.Time
 	openConfirm    time.Time // when the coming session got that far

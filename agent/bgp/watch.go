@@ -103,6 +103,17 @@ func negotiated(capabilities []bgp.ParameterCapabilityInterface) []Family {
 	return list
 }
 
+// restartsOnNotification tells whether the N bit is set (RFC 8538 section 2): ours always is.
+func restartsOnNotification(capabilities []bgp.ParameterCapabilityInterface) bool {
+	const n = 0x04
+	for _, c := range capabilities {
+		if g, ok := c.(*bgp.CapGracefulRestart); ok && g.Flags&n != 0 {
+			return true
+		}
+	}
+	return false
+}
+
 // notificationAge is how long before the end of an attempt its NOTIFICATION may be.
 const notificationAge = time.Second
 
@@ -169,6 +180,7 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 		p.info.LocalAddress, p.info.RemoteID = event.LocalAddress, event.RemoteID
 		p.info.HoldTime, p.info.Keepalive = live.hold, live.keepalive
 		p.info.PeerCapabilities = capabilityNames(e.Peer.State.RemoteCap)
+		p.hardReset = restartsOnNotification(e.Peer.State.RemoteCap)
 		p.info.LocalCapabilities = capabilityNames(e.Peer.State.LocalCap)
 		s.counters.dirty = true
 	}
