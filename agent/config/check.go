@@ -16,6 +16,33 @@ func (d *decoder) check(c *Config) {
 	for i := range c.Peers {
 		d.checkPeer(c, i)
 	}
+	d.checkBFDNextHops(c)
+}
+
+// checkBFDNextHops keeps one session per address: a peer's is the peer's own.
+func (d *decoder) checkBFDNextHops(c *Config) {
+	b := &c.FIB.BFDNextHops
+	d.checkMinTTL("fib.bfd-next-hops", b.BFDSession)
+	for i, addr := range b.Addresses {
+		at, _ := d.at(fmt.Sprintf("fib.bfd-next-hops.addresses[%d]", i))
+		for j, other := range b.Addresses[:i] {
+			if addr.IsValid() && addr == other {
+				d.fail(at, "%s is listed twice, first in %s", addr, d.line(fmt.Sprintf("fib.bfd-next-hops.addresses[%d]", j)))
+				break
+			}
+		}
+		for j, p := range c.Peers {
+			if addr.IsValid() && addr == p.Address {
+				d.fail(at, "%s is peer %s in %s, allowed: next hops that are no peers; the peer has a key bfd of its own", addr, p.Name, d.line(fmt.Sprintf("peers[%d].address", j)))
+			}
+		}
+	}
+}
+
+func (d *decoder) checkMinTTL(path string, b BFDSession) {
+	if n, given := d.at(path + ".min-ttl"); given && b.Mode == BFDSingleHop && d.good(path+".mode") {
+		d.fail(n, "has no use with mode single-hop, where the TTL is 255 always (RFC 5881 section 5), allowed: min-ttl with mode multihop or auto")
+	}
 }
 
 func (d *decoder) checkListen(listen []netip.AddrPort) {
@@ -127,9 +154,7 @@ func (d *decoder) checkPeer(c *Config, i int) {
 	}
 	d.exclusive(path("password-file"), path("password-credential"))
 	d.exclusive(path("multihop-ttl"), path("gtsm"))
-	if n, given := d.at(path("bfd.min-ttl")); given && p.BFD.Mode == BFDSingleHop && d.good(path("bfd.mode")) {
-		d.fail(n, "has no use with mode single-hop, where the TTL is 255 always (RFC 5881 section 5), allowed: min-ttl with mode multihop or auto")
-	}
+	d.checkMinTTL(path("bfd"), p.BFD.BFDSession)
 	d.checkTimers(p, path("hold-time"), path("keepalive"))
 }
 

@@ -86,7 +86,13 @@ type GracefulRestart struct {
 
 // BFD is how a peer is watched by Bidirectional Forwarding Detection (RFC 5880).
 type BFD struct {
-	Enabled    bool
+	Enabled bool
+	BFDSession
+	Strict bool // the BGP session is held down until BFD is up
+}
+
+// BFDSession is how a BFD session is run.
+type BFDSession struct {
 	Interval   time.Duration // of our packets, and the least of the peer's
 	Multiplier uint8
 	Mode       BFDMode
@@ -145,6 +151,14 @@ type FIB struct {
 	// Audit is the time between two comparisons of everything with the kernel; 0: none.
 	Audit  time.Duration
 	OnStop OnStop
+	// BFDNextHops are next hops that are no peers (S11) and that BFD watches all the same.
+	BFDNextHops BFDNextHops
+}
+
+// BFDNextHops are addresses that BFD watches, and how; none: off.
+type BFDNextHops struct {
+	Addresses []netip.Addr
+	BFDSession
 }
 
 // OnStop says what happens to our routes when the daemon stops.

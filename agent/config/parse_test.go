@@ -46,7 +46,7 @@ func TestDefaults(t *testing.T) {
 		Announce:       AnnounceForwarding,
 		FIB: FIB{
 			Table: 254, Metric: 20, Protocol: 165, MaxPaths: 64, Mode: ModeInstall,
-			NextHopObjects: true, SweepAfter: 2 * time.Minute, SweepShare: 50, Audit: time.Minute, OnStop: OnStopKeep,
+			NextHopObjects: true, SweepAfter: 2 * time.Minute, SweepShare: 50, Audit: time.Minute, OnStop: OnStopKeep, BFDNextHops: BFDNextHops{BFDSession: defaultBFD()},
 		},
 		Metrics: Metrics{Listen: ":9565"},
 		API:     API{Socket: "/run/nexthopd/nexthopd.sock"},
@@ -111,13 +111,14 @@ peers:
   next-hop: self
   shutdown: true
   password-file: `+secret+`
-  bfd: {enabled: true, interval: 50ms, multiplier: 5, mode: multihop, min-ttl: 254, auth: {type: meticulous-keyed-sha1, key-id: 0, key-file: `+secret+`}}
+  bfd: {enabled: true, interval: 50ms, multiplier: 5, mode: multihop, min-ttl: 254, strict: true, auth: {type: meticulous-keyed-sha1, key-id: 0, key-file: `+secret+`}}
   graceful-restart: {enabled: false, restart-time: 1s, stale-time: 24h}
 - {name: b, address: "fd00:1::5", asn: 65148, gtsm: 2, hold-time: 10s, password-credential: one, bfd: true}
 - {name: c, address: 127.0.0.2, asn: 65149, hold-time: 0}
 branch-to-branch: false
 announce: all
-fib: {table: 100, metric: 4294967295, protocol: 255, max-paths: 1, mode: observe, next-hop-objects: false, sweep-after: 5m, sweep-share: 0, audit: 0s, on-stop: flush}
+fib: {table: 100, metric: 4294967295, protocol: 255, max-paths: 1, mode: observe, next-hop-objects: false, sweep-after: 5m, sweep-share: 0, audit: 0s, on-stop: flush,
+  bfd-next-hops: {addresses: [10.1.0.100, "fd00:1::100"], interval: 1s, multiplier: 4, mode: single-hop}}
 metrics: {listen: off}
 api: {socket: /tmp/x.sock}
 log: {level: debug, format: json}
@@ -136,18 +137,23 @@ log: {level: debug, format: json}
 			{Name: "a.b-c_1", Description: "zone 1, é", Address: netip.MustParseAddr("10.1.0.4"), ASN: 65147, Port: 1790,
 				Passive: true, LocalAddress: netip.MustParseAddr("10.1.2.4"), MultihopTTL: 3, HoldTime: 90 * time.Second,
 				Keepalive: 20 * time.Second, NextHop: NextHopSelf, Shutdown: true, PasswordFile: secret, BFD: BFD{
-					Enabled: true, Interval: 50 * time.Millisecond, Multiplier: 5, Mode: BFDMultihop, MinTTL: 254,
-					Auth: BFDAuth{Type: BFDMeticulousSHA1, KeyID: 0, KeyFile: secret},
-				}, GracefulRestart: GracefulRestart{RestartTime: time.Second, StaleTime: 24 * time.Hour}},
+					Enabled: true, Strict: true, BFDSession: BFDSession{
+						Interval: 50 * time.Millisecond, Multiplier: 5, Mode: BFDMultihop, MinTTL: 254,
+						Auth: BFDAuth{Type: BFDMeticulousSHA1, KeyID: 0, KeyFile: secret},
+					}}, GracefulRestart: GracefulRestart{RestartTime: time.Second, StaleTime: 24 * time.Hour}},
 			{Name: "b", Address: netip.MustParseAddr("fd00:1::5"), ASN: 65148, Port: 179, MultihopTTL: 64, GTSM: 2,
 				HoldTime: 10 * time.Second, Keepalive: 3 * time.Second, NextHop: NextHopUnchanged, PasswordFile: secret,
-				BFD: BFD{Enabled: true, Interval: 300 * time.Millisecond, Multiplier: 3, Mode: BFDAuto, Auth: BFDAuth{KeyID: 1}}, GracefulRestart: defaultPeer().GracefulRestart},
+				BFD: BFD{Enabled: true, BFDSession: BFDSession{Interval: 300 * time.Millisecond, Multiplier: 3, Mode: BFDAuto, Auth: BFDAuth{KeyID: 1}}}, GracefulRestart: defaultPeer().GracefulRestart},
 			{Name: "c", Address: netip.MustParseAddr("127.0.0.2"), ASN: 65149, Port: 179, MultihopTTL: 64, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart},
 		},
 		Announce: AnnounceAll,
-		FIB:      FIB{Table: 100, Metric: 4294967295, Protocol: 255, MaxPaths: 1, Mode: ModeObserve, SweepAfter: 5 * time.Minute, OnStop: OnStopFlush},
-		API:      API{Socket: "/tmp/x.sock"},
-		Log:      Log{Level: slog.LevelDebug, Format: "json"},
+		FIB: FIB{Table: 100, Metric: 4294967295, Protocol: 255, MaxPaths: 1, Mode: ModeObserve, SweepAfter: 5 * time.Minute, OnStop: OnStopFlush,
+			BFDNextHops: BFDNextHops{
+				Addresses:  []netip.Addr{netip.MustParseAddr("10.1.0.100"), netip.MustParseAddr("fd00:1::100")},
+				BFDSession: BFDSession{Interval: time.Second, Multiplier: 4, Mode: BFDSingleHop, Auth: BFDAuth{KeyID: 1}},
+			}},
+		API: API{Socket: "/tmp/x.sock"},
+		Log: Log{Level: slog.LevelDebug, Format: "json"},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -337,6 +343,9 @@ func TestMistakes(t *testing.T) {
 		"next-hop-objects":   {"fib: {next-hop-objects: auto}", "1:25", "allowed: true or false"},
 		"sweep-after 0":      {"fib: {sweep-after: 0s}", "1:20", "allowed: 1s to 1h"},
 		"on-stop":            {"fib: {on-stop: drop}", "1:16", "allowed: keep, flush"},
+		"bfd next hop twice": {"fib: {bfd-next-hops: {addresses: [10.1.0.9, 10.1.0.9]}}", "1:45", "10.1.0.9 is listed twice"},
+		"bfd next hop peer":  {peers("port: 179") + "fib: {bfd-next-hops: {addresses: [10.1.0.5]}}", "4:35", "10.1.0.5 is peer two in line 3, allowed: next hops that are no peers"},
+		"bfd next hop TTL":   {"fib: {bfd-next-hops: {mode: single-hop, min-ttl: 9}}", "1:50", "has no use with mode single-hop"},
 		"metrics port":       {"metrics: {listen: \"127.0.0.1\"}", "1:19", `"127.0.0.1" is not host:port, allowed: host:port, :port, or "off"`},
 		"metrics port 0":     {"metrics: {listen: \":0\"}", "1:19", "has no port from 1 to 65535"},
 		"metrics host":       {"metrics: {listen: \"a b:9565\"}", "1:19", "neither an address nor a host name"},

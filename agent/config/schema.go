@@ -60,13 +60,22 @@ var gracefulRestartKeys = []key[GracefulRestart]{
 	value("stale-time", live, func(g *GracefulRestart) *time.Duration { return &g.StaleTime }, staleTime),
 }
 
-var bfdKeys = []key[BFD]{
+var bfdKeys = slices.Concat([]key[BFD]{
 	value("enabled", live, func(b *BFD) *bool { return &b.Enabled }, boolean),
-	value("interval", live, func(b *BFD) *time.Duration { return &b.Interval }, bfdInterval),
-	value("multiplier", live, func(b *BFD) *uint8 { return &b.Multiplier }, number[uint8](1, 255)),
-	value("mode", live, func(b *BFD) *BFDMode { return &b.Mode }, oneOf(BFDAuto, BFDSingleHop, BFDMultihop)),
-	value("min-ttl", live, func(b *BFD) *uint8 { return &b.MinTTL }, number[uint8](1, 255)),
-	group("auth", func(b *BFD) *BFDAuth { return &b.Auth }, bfdAuthKeys),
+}, within(func(b *BFD) *BFDSession { return &b.BFDSession }, bfdSessionKeys), []key[BFD]{
+	value("strict", live, func(b *BFD) *bool { return &b.Strict }, boolean),
+})
+
+var bfdNextHopKeys = append([]key[BFDNextHops]{
+	list("addresses", live, func(b *BFDNextHops) *[]netip.Addr { return &b.Addresses }, unicastAddress),
+}, within(func(b *BFDNextHops) *BFDSession { return &b.BFDSession }, bfdSessionKeys)...)
+
+var bfdSessionKeys = []key[BFDSession]{
+	value("interval", live, func(b *BFDSession) *time.Duration { return &b.Interval }, bfdInterval),
+	value("multiplier", live, func(b *BFDSession) *uint8 { return &b.Multiplier }, number[uint8](1, 255)),
+	value("mode", live, func(b *BFDSession) *BFDMode { return &b.Mode }, oneOf(BFDAuto, BFDSingleHop, BFDMultihop)),
+	value("min-ttl", live, func(b *BFDSession) *uint8 { return &b.MinTTL }, number[uint8](1, 255)),
+	group("auth", func(b *BFDSession) *BFDAuth { return &b.Auth }, bfdAuthKeys),
 }
 
 var bfdAuthKeys = []key[BFDAuth]{
@@ -86,6 +95,7 @@ var fibKeys = []key[FIB]{
 	value("sweep-share", live, func(f *FIB) *int { return &f.SweepShare }, number[int](0, 100)),
 	value("audit", live, func(f *FIB) *time.Duration { return &f.Audit }, auditInterval),
 	value("on-stop", live, func(f *FIB) *OnStop { return &f.OnStop }, oneOf(OnStopKeep, OnStopFlush)),
+	group("bfd-next-hops", func(f *FIB) *BFDNextHops { return &f.BFDNextHops }, bfdNextHopKeys),
 }
 
 var metricsKeys = []key[Metrics]{
@@ -123,6 +133,7 @@ func defaults() Config {
 			SweepShare:     50,
 			Audit:          60 * time.Second,
 			OnStop:         OnStopKeep,
+			BFDNextHops:    BFDNextHops{BFDSession: defaultBFD()},
 		},
 		Metrics: Metrics{Listen: ":9565"},
 		API:     API{Socket: "/run/nexthopd/nexthopd.sock"},
@@ -138,17 +149,21 @@ func defaultPeer() Peer {
 		HoldTime:    180 * time.Second,
 		Keepalive:   60 * time.Second,
 		NextHop:     NextHopUnchanged,
-		BFD: BFD{
-			Interval:   300 * time.Millisecond,
-			Multiplier: 3,
-			Mode:       BFDAuto,
-			Auth:       BFDAuth{KeyID: 1},
-		},
+		BFD:         BFD{BFDSession: defaultBFD()},
 		GracefulRestart: GracefulRestart{
 			Enabled:     true, // S6
 			RestartTime: 120 * time.Second,
 			StaleTime:   360 * time.Second,
 		},
+	}
+}
+
+func defaultBFD() BFDSession {
+	return BFDSession{
+		Interval:   300 * time.Millisecond,
+		Multiplier: 3,
+		Mode:       BFDAuto,
+		Auth:       BFDAuth{KeyID: 1},
 	}
 }
 
@@ -257,6 +272,19 @@ func group[S, T any](name string, field func(*S) *T, keys []key[T]) key[S] {
 			return diffKeys(path, field(before), field(after), keys)
 		},
 	}
+}
+
+// within are the keys of a T as keys of the S that holds it.
+func within[S, T any](field func(*S) *T, keys []key[T]) []key[S] {
+	var out []key[S]
+	for _, k := range keys {
+		out = append(out, key[S]{
+			name: k.name, allowed: k.allowed, required: k.required, effect: k.effect, shape: k.shape,
+			read: func(d *decoder, n node, s *S) { k.read(d, n, field(s)) },
+			diff: func(path string, before, after *S) []Change { return k.diff(path, field(before), field(after)) },
+		})
+	}
+	return out
 }
 
 // orSwitch lets a group of keys be written as true or false too, for one of them.
