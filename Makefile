@@ -106,6 +106,13 @@ test-packages: ## install the packages in Debian 12 and 13 under systemd, with F
 	@internal/tools/apt-packages
 	@NEXTHOPD_REQUIRE_ROOT=1 go test -count=1 -timeout $(E2E_TIMEOUT) ./packaging/...
 
+# Minutes, so not with `make test`, which has the same for seconds.
+SOAK ?= 10m
+.PHONY: soak-bfd
+soak-bfd: ## eight BFD sessions of 3 x 50 ms on a busy machine, for SOAK (10m) without a false alarm (root)
+	@$(call need_root,soak-bfd)
+	@NEXTHOPD_REQUIRE_ROOT=1 NEXTHOPD_BFD_SOAK=$(SOAK) go test -count=1 -v -timeout 24h -run '^TestSoak$$' ./bfd
+
 .PHONY: apt-packages
 apt-packages: ## install the Debian packages that the tests need, no daemon started
 	@internal/tools/apt-packages

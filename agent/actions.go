@@ -265,6 +265,8 @@ func (a *Agent) disable(p *peer, on bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	p.disabled = on
+	a.bfd.stale = true
+	a.wake()
 }
 
 // badReason says what is wrong with a shutdown communication; "": nothing.

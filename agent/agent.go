@@ -35,6 +35,8 @@ type Speaker interface {
 	Shutdown(peer netip.Addr, communication string) error
 	Enable(peer netip.Addr) error
 	Reset(peer netip.Addr, communication string) error
+	BFDDown(peer netip.Addr, diagnostic string) error
+	HoldDown(peer netip.Addr, hold bool) error
 	Resend(peer netip.Addr) error
 	EndRestart(peer netip.Addr)
 	SetBranchToBranch(on bool) error
@@ -55,6 +57,7 @@ type Options struct {
 	// CompatMode: net.ipv4.nexthop_compat_mode is on in this kernel.
 	CompatMode bool
 	Kernel     fib.Kernel
+	BFD        BFD // nil: what is configured of it is not run; see RunBFD
 	// Rules, if set, reads the routing policy rules. It is called in the loop, as Kernel is.
 	Rules   func() ([]fib.Rule, error)
 	Log     *slog.Logger
@@ -103,6 +106,7 @@ type Agent struct {
 	watched   []netip.Addr // peers and next hops: a route around one of them concerns us; ascending
 	hostStale bool         // the host's other routes changed since they were read
 	refused   refusals
+	bfd       bfdWatch
 	drained   bool     // peers are asked to prefer others (RFC 8326)
 	waiting   []string // keys whose new values wait for a restart
 
@@ -172,6 +176,7 @@ func New(o Options) *Agent {
 	a.ready.Store(&why)
 	a.policy = rib.Policy{LocalASN: o.Config.ASN, VNet: o.Config.VNet.Prefixes, AllowInside: o.Config.VNet.AllowInside}
 	a.peers = newRegistry(o.Config.Peers)
+	a.bfd = newBFDWatch(o.BFD)
 	a.hub.init()
 	a.beat.Store(time.Now().UnixNano())
 	return a

@@ -47,6 +47,9 @@ func (a *Agent) handler() http.Handler {
 	mux.HandleFunc("GET "+status.PathPeers, func(w http.ResponseWriter, r *http.Request) {
 		answer(w, a.Peers(), nil)
 	})
+	mux.HandleFunc("GET "+status.PathBFD, func(w http.ResponseWriter, r *http.Request) {
+		answer(w, a.BFD(), nil)
+	})
 	mux.HandleFunc("GET "+status.PathFailovers, func(w http.ResponseWriter, r *http.Request) {
 		answer(w, a.Failovers(r.Context()), nil)
 	})

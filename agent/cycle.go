@@ -47,6 +47,10 @@ func (a *Agent) cycle(now time.Time) time.Duration {
 	}
 
 	a.react(now, in, &again)
+	if in.dead {
+		a.nextHopNews(a.told, a.resolver)
+		a.told = a.resolver
+	}
 	if in.resync != "" {
 		a.dueResync(in.resync)
 	}
@@ -55,6 +59,10 @@ func (a *Agent) cycle(now time.Time) time.Duration {
 		a.failOver(in)
 	}
 
+	a.planBFD()
+	for _, e := range in.bfd {
+		a.bfdChanged(e)
+	}
 	for _, e := range in.sessions {
 		a.sessionChanged(e)
 	}

@@ -131,6 +131,8 @@ func (a *Agent) resolution(nh netip.Addr) string {
 	switch {
 	case res.Why == fib.IsSelf:
 		return nh.String() + " is an address of this host"
+	case res.Why != "" && a.resolver.IsDead(nh):
+		return nh.String() + " is unreachable: BFD says that the path to it is dead"
 	case res.Why != "" && res.Route.IsValid():
 		return fmt.Sprintf("%s is unreachable: the host's route %s leads over no link that is up", nh, res.Route)
 	case res.Why != "":

@@ -39,6 +39,13 @@ func (a *Agent) react(now time.Time, in inbox, again *alarm) {
 		}
 		a.table.SetResolver(a.resolver.Resolve)
 	}
+	if in.dead {
+		a.mu.Lock()
+		dead := a.bfd.dead
+		a.mu.Unlock()
+		a.resolver = a.resolver.WithDead(dead)
+		a.table.SetResolver(a.resolver.Resolve)
+	}
 	for leg, failed := range in.neighbors {
 		a.table.Avoid(leg, failed)
 		delete(a.avoided, leg)

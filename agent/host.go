@@ -48,7 +48,11 @@ func (a *Agent) readHost() error {
 	if err != nil {
 		return err
 	}
-	a.host, a.resolver = h, fib.NewResolver(h)
+	a.mu.Lock()
+	dead := a.bfd.dead
+	a.bfd.stale = true // the way to a peer may be another one
+	a.mu.Unlock()
+	a.host, a.resolver = h, fib.NewResolver(h).WithDead(dead)
 	a.table.SetResolver(a.resolver.Resolve)
 	if a.told != nil {
 		a.nextHopNews(a.told, a.resolver)

@@ -26,6 +26,10 @@ type peer struct {
 	// latest.
 	graceful   bool
 	staleUntil time.Time
+	// offered is what the session makes of the peer as a source of the FIB. It counts
+	// only while the peer is not silenced: BFD found the path to it dead.
+	offered  fib.SourceState
+	silenced bool
 	// disabled: an operator shut it down, until told otherwise or a restart.
 	disabled bool
 	// eor: End-of-RIB heard in the present session, by family.
@@ -99,8 +103,8 @@ func (r *registry) find(s string) *peer {
 	return nil
 }
 
-// inbox is what happened since the loop last looked. It is bounded: session events by
-// what the sessions' timers allow, the rest by being sets of what exists.
+// inbox is what happened since the loop last looked. It is bounded: events of BGP and BFD
+// sessions by what the sessions' timers allow, the rest by being sets of what exists.
 type inbox struct {
 	sessions []session.Event
 	sources  map[fib.Source]fib.SourceState // the latest
@@ -108,6 +112,8 @@ type inbox struct {
 	loss     time.Time                      // of the first word of a lost peer, link or neighbour
 	signal   string                         // what that word was, and of whom
 
+	bfd   []bfdNews
+	dead  bool             // the set of dead next hops changed
 	host  bool             // addresses or routes of the host changed
 	links map[int]linkNews // links that did: the kernel may have dropped what used them
 	// neighbors of links: true: does not answer.
@@ -119,7 +125,7 @@ type inbox struct {
 }
 
 func (b *inbox) empty() bool {
-	return len(b.sessions) == 0 && len(b.sources) == 0 && !b.host && len(b.links) == 0 && len(b.neighbors) == 0 && b.resync == "" &&
+	return len(b.sessions) == 0 && len(b.sources) == 0 && len(b.bfd) == 0 && !b.dead && !b.host && len(b.links) == 0 && len(b.neighbors) == 0 && b.resync == "" &&
 		len(b.lost) == 0 && len(b.foreign) == 0
 }
 
@@ -136,10 +142,15 @@ func note[K comparable, V any](m *map[K]V, k K, v V) {
 	(*m)[k] = v
 }
 
-// source notes the state of a peer as the FIB sees it; signal says what told of it.
+// source notes the state of a peer as the FIB sees it; signal says what told of its
+// loss, and is empty for everything else.
 func (b *inbox) source(p *peer, state fib.SourceState, signal string, now time.Time) {
+	p.offered = state
+	if p.silenced {
+		state = fib.SourceDown
+	}
 	note(&b.sources, p.source, state)
-	if state == fib.SourceDown {
+	if signal != "" {
 		b.lose(signal+" "+p.cfg.Address.String(), now)
 	}
 }

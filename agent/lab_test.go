@@ -64,6 +64,7 @@ type lab struct {
 	k    *kernel
 	a    *Agent
 	sp   *speaker
+	bfd  *bfdProcess
 	log  *logBuffer
 	stop func() error // ends the loop and returns its error
 }
@@ -242,6 +243,10 @@ func (s *speaker) Resend(a netip.Addr) error             { return s.call("resend
 func (s *speaker) EndRestart(a netip.Addr)               { _ = s.call("end-restart", a) }
 func (s *speaker) SetBranchToBranch(on bool) error       { return s.call("branch-to-branch", on) }
 func (s *speaker) SetDrain(on bool) error                { return s.call("drain", on) }
+func (s *speaker) BFDDown(a netip.Addr, _ string) error  { return s.call("bfd-down", a) }
+func (s *speaker) HoldDown(a netip.Addr, on bool) error {
+	return s.call(fmt.Sprint("hold-down ", on), a)
+}
 
 // logBuffer keeps the log for the test to look at.
 type logBuffer struct {
@@ -294,10 +299,10 @@ func newAgent(cfg *config.Config, k fib.Kernel) *Agent {
 // startLab starts an agent on a host that may have been in use before.
 func startLab(t *testing.T, cfg *config.Config, m *fibtest.Machine, eth0 int) *lab {
 	t.Helper()
-	l := &lab{t: t, cfg: cfg, m: m, eth0: eth0, sp: &speaker{info: map[netip.Addr]session.PeerInfo{}}, log: &logBuffer{}}
+	l := &lab{t: t, cfg: cfg, m: m, eth0: eth0, sp: &speaker{info: map[netip.Addr]session.PeerInfo{}}, log: &logBuffer{}, bfd: &bfdProcess{}}
 	l.k = &kernel{Kernel: m.Open(owner, !cfg.FIB.NextHopObjects)}
 	l.a = New(Options{
-		Config: cfg, ConfigFile: "/etc/nexthopd/nexthopd.yaml", Version: "1.0.0", Owner: owner, Kernel: l.k,
+		Config: cfg, ConfigFile: "/etc/nexthopd/nexthopd.yaml", Version: "1.0.0", Owner: owner, Kernel: l.k, BFD: l.bfd,
 		Log: slog.New(catalogued{t, slog.NewTextHandler(l.log, &slog.HandlerOptions{Level: slog.LevelDebug})}), Metrics: metrics.NewInstruments(),
 	})
 	ctx, cancel := context.WithCancel(context.Background())
@@ -321,6 +326,7 @@ func startLab(t *testing.T, cfg *config.Config, m *fibtest.Machine, eth0 int) *l
 	}
 	var failure error
 	tasks.Go(func() { failure = l.a.Run(ctx) })
+	tasks.Go(func() { _ = l.a.RunBFD(ctx) }) // never fails
 	l.stop = sync.OnceValue(func() error {
 		cancel()
 		tasks.Wait()

@@ -41,6 +41,7 @@ func (a *Agent) judge(prefix netip.Prefix) judgement {
 	for _, v := range j.verdicts {
 		j.local = append(j.local, a.peers.bySource[v.Path.Source].local)
 	}
+	a.bfdVerdicts(&j)
 	if len(j.verdicts) > 0 {
 		j.why, j.detail = a.prefixReason(&j)
 	}

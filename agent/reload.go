@@ -133,6 +133,7 @@ func (a *Agent) applyConfig(ctx context.Context, before, after *config.Config, p
 	a.mu.Lock()
 	a.waiting = plan.NeedsRestart
 	a.mu.Unlock()
+	a.pokeBFD() // a peer that was added may have to wait for BFD
 	return errors.Join(errs...)
 }
 
@@ -174,6 +175,8 @@ func (a *Agent) newConfig(now *config.Config, removed []netip.Addr) {
 		list = append(list, a.peers.byAddr[c.Address])
 	}
 	a.peers.list = list
+	a.bfd.stale = true
+	a.bfd.reload++
 	a.captured = noGen // the ways to the peers are to be protected (S21)
 
 	if !slices.Equal(was.VNet.Prefixes, now.VNet.Prefixes) || !slices.Equal(was.VNet.AllowInside, now.VNet.AllowInside) {

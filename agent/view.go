@@ -63,6 +63,7 @@ func (a *Agent) Status(ctx context.Context) (status.Status, error) {
 			problem("nexthopctl peer "+p.Name, "peer %s (%s): %s", p.Name, p.Address, p.Warning)
 		}
 	}
+	a.bfdProblems(problem)
 	for _, r := range []rib.Reason{rib.ForeignRoute, rib.Refused, rib.Unreachable} {
 		if n := s.FIB.Rejected[string(r)]; n > 0 {
 			problem("nexthopctl learned -o wide", "%d prefix%s not installed: %s", n, plural(n, " is", "es are"), r)
@@ -151,7 +152,7 @@ func (a *Agent) Peers() []status.Peer {
 			HoldTime: seconds(p.cfg.HoldTime), Keepalive: seconds(p.cfg.Keepalive), Flaps: i.Flaps,
 			Received:         received.Total(),
 			MessagesReceived: i.MessagesReceived, MessagesSent: i.MessagesSent, Faults: i.Faults,
-			PeerCapabilities: i.PeerCapabilities, LastDown: i.LastDown.Text, Warning: i.Warning,
+			PeerCapabilities: i.PeerCapabilities, LastDown: i.LastDown.Text, Warning: i.Warning, BFD: a.bfdState(p.cfg.Address),
 		}
 		// What was refused counts what was ranked so far.
 		s.Families = map[string]status.Prefixes{

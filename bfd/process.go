@@ -31,6 +31,7 @@ type Process struct {
 	options Options
 	command func() *exec.Cmd
 	log     *slog.Logger
+	first   chan struct{} // one slot: a session is wanted
 
 	mu     sync.Mutex // guards what follows
 	wanted []*wantedSession
@@ -79,17 +80,22 @@ const (
 // caller's program; a file descriptor and nothing else is added to it. OnChange is
 // called by one goroutine, and delays later events only.
 func NewProcess(o Options, log *slog.Logger, command func() *exec.Cmd) *Process {
-	return &Process{options: o, command: command, log: log, refused: map[ID]error{}}
+	return &Process{options: o, command: command, log: log, first: make(chan struct{}, 1), refused: map[ID]error{}}
 }
 
-// Run keeps a worker running until ctx ends, and then waits for its end. The worker
-// lives in the network namespace of the thread that calls Run.
+// Run keeps a worker running from the first session until ctx ends, and then waits for
+// its end. The worker lives in the network namespace of the thread that calls Run.
 func (p *Process) Run(ctx context.Context) error {
 	defer func() {
 		p.mu.Lock()
 		p.ended = true
 		p.mu.Unlock()
 	}()
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-p.first:
+	}
 	for pause := restartFirst; ; pause = min(2*pause, restartMost) {
 		started := time.Now()
 		err := p.runWorker(ctx)
@@ -361,6 +367,10 @@ func (p *Process) add(c Config) (ID, error) {
 	s := &wantedSession{id: p.lastID, cfg: n}
 	p.wanted = append(p.wanted, s) // before the first event can come
 	p.mu.Unlock()
+	select {
+	case p.first <- struct{}{}:
+	default:
+	}
 	if err := p.tell(request{Op: opAdd, ID: s.id, Config: n}); err != nil {
 		p.forget(s.id)
 		return 0, err

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/nexthopd/nexthopd/e2e/lab"
 )
@@ -20,6 +21,11 @@ type router struct {
 	prefixes      []netip.Prefix
 	// session are further lines of the neighbor, without "neighbor ADDRESS" for FRR.
 	session []string
+	// direct: the session is not a multihop one.
+	direct bool
+	// bfd are BFD's interval and multiplier; 0: none.
+	bfd   time.Duration
+	bfdBy int
 	// global are further lines of FRR's "router bgp".
 	global []string
 	// kernel: BIRD installs what it learns, as FRR always does.
@@ -73,13 +79,16 @@ func (r router) frr() string {
 	}
 	line(" neighbor %s remote-as 65515", r.remote)
 	line(" neighbor %s timers connect 1", r.remote)
-	multihop := true
+	multihop := !r.direct
 	for _, l := range r.session {
 		line(" neighbor %s %s", r.remote, l)
 		multihop = multihop && !strings.HasPrefix(l, "ttl-security")
 	}
 	if multihop {
 		line(" neighbor %s ebgp-multihop", r.remote)
+	}
+	if r.bfd > 0 {
+		line(" neighbor %s bfd %d %d %d", r.remote, r.bfdBy, r.bfd.Milliseconds(), r.bfd.Milliseconds())
 	}
 	for _, family := range []string{"ipv4", "ipv6"} {
 		line(" address-family %s unicast", family)
@@ -105,7 +114,11 @@ func (r router) frr() string {
 func (r router) startFRR(t *testing.T) *lab.FRR {
 	t.Helper()
 	requireFRR(t)
-	return value(lab.StartFRR(within(t), r.node, lab.FRRConfig{BGPD: r.frr(), Zebra: "log stdout\n"}))(t)
+	c := lab.FRRConfig{BGPD: r.frr(), Zebra: "log stdout\n"}
+	if r.bfd > 0 {
+		c.BFDD = "log stdout\n"
+	}
+	return value(lab.StartFRR(within(t), r.node, c))(t)
 }
 
 // bird is the configuration of BIRD.
@@ -128,7 +141,18 @@ func (r router) bird() string {
 		line("protocol kernel k6 { ipv6 { import none; export where source = RTS_BGP; }; }")
 	}
 	line("filter announced { if source != RTS_STATIC then reject; %s accept; }", r.out)
-	line("protocol bgp server {\n\tlocal %s as %d;\n\tneighbor %s as 65515;\n\tmultihop;", r.local, r.asn, r.remote)
+	hops := "multihop"
+	if r.direct {
+		hops = "direct"
+	}
+	if r.bfd > 0 {
+		options := fmt.Sprintf("interval %d ms; multiplier %d;", r.bfd.Milliseconds(), r.bfdBy)
+		line("protocol bfd { interface \"*\" { %s }; multihop { %s }; }", options, options)
+	}
+	line("protocol bgp server {\n\tlocal %s as %d;\n\tneighbor %s as 65515;\n\t%s;", r.local, r.asn, r.remote, hops)
+	if r.bfd > 0 {
+		line("\tbfd;")
+	}
 	line("\tconnect retry time 1; connect delay time 1; error wait time 1,2;")
 	for _, l := range r.session {
 		line("\t%s;", l)

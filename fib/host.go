@@ -70,6 +70,7 @@ type Resolver struct {
 	lens4  []int                      // prefix lengths that occur, longest first
 	lens6  []int
 	links  map[int]Link
+	dead   map[netip.Addr]bool
 }
 
 // rtnUnicast is RTN_UNICAST of linux/rtnetlink.h.
@@ -126,6 +127,29 @@ func (r *Resolver) WithLink(index int, link Link, gone bool) *Resolver {
 	return &with
 }
 
+// WithDead returns a resolver for which some next hops have no leg, whatever the routes
+// say: BFD found the path to them dead. The map must not be changed any more.
+func (r *Resolver) WithDead(dead map[netip.Addr]bool) *Resolver {
+	with := *r
+	with.dead = dead
+	return &with
+}
+
+// IsDead tells whether nh is one of those of WithDead.
+func (r *Resolver) IsDead(nh netip.Addr) bool { return r.dead[nh] }
+
+// Connected tells whether addr is on a subnet of this host; known is false where no route
+// leads to it. It does not ask whether the link is up.
+func (r *Resolver) Connected(addr netip.Addr) (connected, known bool) {
+	rt, ok := r.match(addr)
+	for _, leg := range rt.Legs {
+		if leg.Gateway.IsValid() {
+			return false, true
+		}
+	}
+	return ok, ok
+}
+
 // IsSelf tells whether addr is one of the host's own.
 func (r *Resolver) IsSelf(addr netip.Addr) bool { return r.self[addr] }
 
@@ -145,7 +169,7 @@ func (r *Resolver) Resolve(nh netip.Addr) Resolution {
 		return Resolution{Why: Unreachable}
 	}
 	res := Resolution{Route: rt.Prefix, Metric: rt.Metric}
-	if rt.Type == rtnUnicast {
+	if rt.Type == rtnUnicast && !r.dead[nh] {
 		for _, leg := range rt.Legs {
 			link, ok := r.links[leg.IfIndex]
 			if !ok || !link.Up || !link.Running {

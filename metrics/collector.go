@@ -87,6 +87,8 @@ var (
 		descPeerFlaps, descPeerMsgIn, descPeerMsgOut, descPeerFaults, descPeerSince,
 		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBSingle, descFIBGroups, descFIBNextHops, descFIBObjects, descFIBSweep, descFIBSync,
 		descFIBRead,
+		descBFDUp, descBFDFailed, descBFDTransitions, descBFDDetection, descBFDIn, descBFDOut, descBFDSendErrors, descBFDDropped,
+		descBFDJitter, descBFDGap, descBFDLate, descBFDEngine, descBFDEngineLate, descBFDStray,
 	}
 )
 
@@ -109,6 +111,7 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 		out.peer(p)
 	}
 	out.fib(c.src.FIB())
+	out.bfd(c.src.BFD())
 }
 
 type sink chan<- prometheus.Metric

@@ -44,6 +44,7 @@ type Instruments struct {
 	overflows   prometheus.Counter
 	convergence prometheus.Histogram
 	failover    prometheus.Histogram
+	detection   prometheus.Histogram
 	reloadOK    prometheus.Gauge
 	reloadedAt  prometheus.Gauge
 }
@@ -80,6 +81,9 @@ func NewInstruments() *Instruments {
 		failover: histogram("nexthopd_failover_seconds",
 			"Time from the signal that a peer or next hop is lost to the kernel's confirmation that no traffic of ours uses it any more.",
 			.0001, .00025, .0005, .001, .0025, .005, .01, .02, .05, .1, .25, .5, 1, 5),
+		detection: histogram("nexthopd_bfd_detection_seconds",
+			"Time from the last packet of a peer or next hop to the declaration that its BFD session is down, where its detection time expired.",
+			.05, .1, .15, .2, .3, .5, .75, .9, 1, 1.5, 2, 3, 5, 10, 30),
 		reloadOK: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "nexthopd_config_last_reload_successful",
 			Help: "1 when the configuration file was taken when it was last read, at the start or for a reload; 0 when it was refused or applied in part.",
@@ -115,7 +119,7 @@ func histogram(name, help string, buckets ...float64) prometheus.Histogram {
 }
 
 func (i *Instruments) collectors() []prometheus.Collector {
-	return []prometheus.Collector{i.operations, i.repairs, i.resyncs, i.overflows, i.convergence, i.failover, i.reloadOK, i.reloadedAt}
+	return []prometheus.Collector{i.operations, i.repairs, i.resyncs, i.overflows, i.convergence, i.failover, i.detection, i.reloadOK, i.reloadedAt}
 }
 
 // Operations counts writes of one kind: those done, and those the kernel refused.
@@ -150,3 +154,6 @@ func (i *Instruments) Reload(ok bool) {
 	i.reloadOK.Set(1)
 	i.reloadedAt.SetToCurrentTime()
 }
+
+// BFDDetection records how long a peer was silent when BFD declared it down.
+func (i *Instruments) BFDDetection(d time.Duration) { i.detection.Observe(d.Seconds()) }

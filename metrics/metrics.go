@@ -21,6 +21,7 @@ import (
 // without waiting for the agent's loop.
 type Source interface {
 	Peers() []status.Peer
+	BFD() status.BFD
 	FIB() status.FIBStatus
 	// Ready tells whether the first full synchronisation is done, and else why not.
 	Ready() (ready bool, why string)

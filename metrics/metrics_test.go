@@ -23,10 +23,12 @@ import (
 type fakeSource struct {
 	peers []status.Peer
 	fib   status.FIBStatus
+	bfd   status.BFD
 	why   string // not ready
 }
 
 func (s *fakeSource) Peers() []status.Peer  { return s.peers }
+func (s *fakeSource) BFD() status.BFD       { return s.bfd }
 func (s *fakeSource) FIB() status.FIBStatus { return s.fib }
 func (s *fakeSource) Overview() status.Overview {
 	return status.Overview{Host: "here", Status: status.Status{Ready: true}}
@@ -51,6 +53,14 @@ func seedCase() *fakeSource {
 				// Since is that of Active; the local address is left over from the last session.
 				Name: "bird", Address: netip.MustParseAddr("10.1.0.5"), ASN: 65147, State: "Active", Since: &since,
 				LocalAddress: &local, Shutdown: true, Restarting: true,
+			},
+		},
+		bfd: status.BFD{
+			Engine: status.BFDEngine{Running: true, Dropped: map[string]uint64{"no-session": 3}, KernelDrops: 5, MaxLate: 0.002},
+			Sessions: []status.BFDSession{
+				{Peer: "quagga", Address: netip.MustParseAddr("10.1.0.4"), Mode: "single-hop", State: "up", Changes: 2, DetectionTime: 0.9,
+					Sent: 10, Received: 11, SendErrors: 1, Dropped: map[string]uint64{"ttl": 4}, Jitter: 0.001, MaxGap: 0.31, MaxLate: 0.002},
+				{Address: netip.MustParseAddr("10.1.0.100"), Mode: "multihop", State: "down", Failed: true, Changes: 3},
 			},
 		},
 		fib: status.FIBStatus{

@@ -78,6 +78,23 @@ var (
 			"ROUTES is how many of its paths were kept until now and are dropped.",
 		Next: "Read the peer's log: it is not back, or does not send End-of-RIB. Where it only needs longer, raise `stale-time`.",
 	}
+	BFDUp = Event{
+		ID: "c5a21ee379d94d19b65a7041f7b8b2ba", Name: "bfd-up", Level: LevelNotice,
+		Message: "BFD is up",
+		Fields:  "peer (name)",
+		Cause:   "The BFD session with the peer or next hop came up: packets of both sides arrive, and silence is noticed from now on.",
+		Next:    "Nothing. `nexthopctl bfd` shows the intervals that were agreed.",
+	}
+	BFDDown = Event{
+		ID: "33279885b95147cbab251b4798aa2ffd", Name: "bfd-down", Level: slog.LevelWarn,
+		Message: "BFD is down",
+		Fields:  "peer (name) reason remote failed milliseconds",
+		Cause: "The BFD session left the state up. REASON is the diagnostic of RFC 5880; REMOTE is the state that the other side last told: with admin-down it " +
+			"ended the session on purpose, which is no failure. FAILED=true: the path is dead, its traffic was moved, and a BGP session over it is being ended. " +
+			"MILLISECONDS is how long nothing had been heard when the detection time expired.",
+		Next: "Check the way between here and the peer, for both directions: `ping`, `nexthopctl bfd -o wide`. If sessions fail under load while the way is fine, " +
+			"allow longer intervals, or see there whether the process got its real-time priority.",
+	}
 	PrefixLimitWarning = Event{
 		ID: "5be0b94424744736b7e0ba93e1178491", Name: "prefix-limit-warning", Level: slog.LevelWarn,
 		Message: "peer is near its prefix limit",
@@ -170,7 +187,7 @@ var (
 func Events() []Event {
 	return []Event{
 		Started, Stopping, Failed, ConfigApplied, ConfigRefused, ConfigIncomplete, OperatorAction,
-		SessionUp, SessionDown, RestartExpired, PrefixLimitWarning,
+		SessionUp, SessionDown, RestartExpired, BFDUp, BFDDown, PrefixLimitWarning,
 		Failover, NextHopLost, NextHopFound,
 		FIBRefused, ForeignConflict, Repair, Resync,
 	}
@@ -192,6 +209,9 @@ func Fields() []Field {
 		{"cause", "why a session ended, in a word"},
 		{"reason", "why, in a word or as the other side put it"},
 		{"graceful", "true: the peer keeps forwarding while it restarts (RFC 4724)"},
+		{"remote", "the state that the other side last told"},
+		{"failed", "true: the path is dead, and its traffic was moved"},
+		{"milliseconds", "how long nothing had been heard"},
 		{"prefix", "the route"},
 		{"nexthop", "the next hop"},
 		{"err", "what failed and why; the kernel's own words where it refused something"},

@@ -91,6 +91,7 @@ type Peer struct {
 	LastDown         string            `json:"lastDown,omitempty"` // why
 	LastDownAt       *time.Time        `json:"lastDownAt,omitempty"`
 	Warning          string            `json:"warning,omitempty"` // something to act on
+	BFD              string            `json:"bfd,omitempty"`     // state of its BFD session; absent: there is none
 }
 
 // Prefixes counts a peer's prefixes of one family.
@@ -216,7 +217,9 @@ type Failover struct {
 }
 
 // EventTypes are what an Event may be about.
-func EventTypes() []string { return []string{"session", "path", "route", "nexthop", "config", "fib"} }
+func EventTypes() []string {
+	return []string{"session", "bfd", "path", "route", "nexthop", "config", "fib"}
+}
 
 // Event is one line of `nexthopctl monitor`.
 type Event struct {
@@ -343,6 +346,7 @@ const (
 // PathLearned and PathAdvertised []Path (query "peer": a name or an address; 404 with
 // an Error when it is not known), PathRoutes []Route, PathExplain Explanation (query
 // "q": a prefix or an address), PathEvents a stream of Event, one JSON object a line.
+// PathBFD answers BFD.
 // Lists come ordered by prefix (netip.Prefix.Compare), then by peer: nexthopctl passes
 // them on as JSON without holding them. PathEvents sends its header at once, not with
 // the first event.
@@ -354,6 +358,7 @@ const (
 	PathRoutes     = "/v1/routes"
 	PathExplain    = "/v1/explain"
 	PathEvents     = "/v1/events"
+	PathBFD        = "/v1/bfd"
 	PathFailovers  = "/v1/failovers" // answers []Failover, the latest first
 	PathDoctor     = "/v1/doctor"    // answers Doctor
 )

@@ -76,7 +76,7 @@ func TestChangesThatAreNotAsked(t *testing.T) {
 		{"reload now", []string{"takes no argument"}},
 		{"drain bird", []string{"takes no argument"}},
 		{"flush --force", []string{"unknown flag"}},
-		{"monitor --type sessions", []string{`"sessions"`, "session, path"}},
+		{"monitor --type sessions", []string{`"sessions"`, "session, bfd, path"}},
 		{"monitor --prefix nowhere", []string{"--prefix", "neither a prefix"}},
 	} {
 		t.Run(tt.args, func(t *testing.T) {

@@ -177,6 +177,7 @@ func canned(t *testing.T) string {
 	mux.Handle(status.PathPeers, answer(cannedPeers()))
 	mux.Handle(status.PathDoctor, answer(cannedDoctor()))
 	mux.Handle(status.PathFailovers, answer(cannedFailovers()))
+	mux.Handle(status.PathBFD, answer(cannedBFD()))
 	byPeer := func(paths []status.Path) http.HandlerFunc {
 		return func(w http.ResponseWriter, r *http.Request) {
 			want := r.URL.Query().Get("peer")
@@ -234,11 +235,37 @@ func cannedFailovers() []status.Failover {
 	}
 }
 
+func cannedBFD() status.BFD {
+	a := netip.MustParseAddr
+	return status.BFD{
+		Engine: status.BFDEngine{
+			Running: true, Scheduling: "SCHED_RR 1", Received: 40000, Dropped: map[string]uint64{"no-session": 7, "ttl": 2}, KernelDrops: 12, MaxLate: 0.0009,
+		},
+		Sessions: []status.BFDSession{
+			{
+				Address: a("10.1.0.100"), Mode: "single-hop", State: "down", RemoteState: "down", Interval: 1, Multiplier: 3,
+				Error: "bind UDP port 3784: address already in use; does another BFD daemon run on this host?",
+			},
+			{
+				Peer: "bird", Address: a("10.2.0.5"), Mode: "multihop", State: "down", RemoteState: "up", Failed: true, Since: ptr(ago(42 * time.Second)),
+				LastDown: "control detection time expired", Changes: 3, Interval: 0.3, Multiplier: 3, TXInterval: 1, RXInterval: 0.3, DetectionTime: 0.9,
+				RemoteMultiplier: 3, Auth: "keyed-sha1", LocalDiscriminator: 4711, Sent: 900, Received: 890, SendErrors: 4,
+				Dropped: map[string]uint64{"auth": 3}, LastDrop: "digest is wrong\x1b[2J", LastDropAt: ptr(ago(50 * time.Second)),
+			},
+			{
+				Peer: "quagga", Address: a("10.1.0.4"), Mode: "single-hop", State: "up", RemoteState: "up", Since: ptr(ago(3 * time.Hour)),
+				Changes: 2, Interval: 0.05, Multiplier: 3, TXInterval: 0.05, RXInterval: 0.1, DetectionTime: 0.4, RemoteMultiplier: 4, Polling: true,
+				LocalDiscriminator: 815, RemoteDiscriminator: 42, Sent: 216000, Received: 108000, Jitter: 0.00042, MaxGap: 0.1123, MaxLate: 0.0011,
+			},
+		},
+	}
+}
+
 func cannedPeers() []status.Peer {
 	a := netip.MustParseAddr
 	return []status.Peer{
 		{
-			Name: "quagga", Description: "first appliance", Address: a("10.1.0.4"), ASN: 65147, State: "Established",
+			Name: "quagga", Description: "first appliance", Address: a("10.1.0.4"), ASN: 65147, State: "Established", BFD: "up",
 			Since: ptr(ago(3*time.Hour + 12*time.Minute)), LocalAddress: ptr(a("10.1.2.4")), RemoteID: ptr(a("10.1.0.4")),
 			HoldTime: 180, Keepalive: 60, Received: 3, Accepted: 3, Advertised: 2,
 			MessagesReceived: map[string]uint64{"update": 3, "keepalive": 190}, MessagesSent: map[string]uint64{"keepalive": 192},

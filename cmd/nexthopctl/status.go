@@ -172,7 +172,7 @@ func (c *cli) printPeers(cmd *cobra.Command) error {
 	headings := []string{"NAME", "ADDRESS", "ASN", "STATE", "AGE", "RECEIVED", "ACCEPTED", "ADVERTISED", "FLAPS"}
 	wide := c.format == formatWide
 	if wide {
-		headings = append(headings, "LOCAL-ADDRESS", "REMOTE-ID", "HOLD", "KEEPALIVE", "MSG-IN", "MSG-OUT", "CAPABILITIES", "DESCRIPTION")
+		headings = append(headings, "LOCAL-ADDRESS", "REMOTE-ID", "HOLD", "KEEPALIVE", "BFD", "MSG-IN", "MSG-OUT", "CAPABILITIES", "DESCRIPTION")
 	}
 	t := newTable(append(headings, "NOTE")...)
 	err := rows(cmd.Context(), c.client(cmd), status.PathPeers, nil, func(p status.Peer) error {
@@ -181,7 +181,7 @@ func (c *cli) printPeers(cmd *cobra.Command) error {
 			strconv.Itoa(p.Received), strconv.Itoa(p.Accepted), strconv.Itoa(p.Advertised), strconv.FormatUint(p.Flaps, 10),
 		}
 		if wide {
-			cells = append(cells, addrString(p.LocalAddress), addrString(p.RemoteID), seconds(p.HoldTime), seconds(p.Keepalive),
+			cells = append(cells, addrString(p.LocalAddress), addrString(p.RemoteID), seconds(p.HoldTime), seconds(p.Keepalive), p.BFD,
 				total(p.MessagesReceived), total(p.MessagesSent), strings.Join(p.PeerCapabilities, ","), p.Description)
 		}
 		t.add(rowKey{then: p.Name}, append(cells, c.peerNote(&p))...)
@@ -236,10 +236,4 @@ func addrString(a *netip.Addr) string {
 
 func seconds(n int) string { return strconv.Itoa(n) + "s" }
 
-func total(m map[string]uint64) string {
-	var sum uint64
-	for _, n := range m {
-		sum += n
-	}
-	return strconv.FormatUint(sum, 10)
-}
+func total(m map[string]uint64) string { return strconv.FormatUint(sum(m), 10) }

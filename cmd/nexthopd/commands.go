@@ -41,7 +41,7 @@ func newRoot(stdout io.Writer, stderr *os.File, start daemonFunc) *cobra.Command
 	}
 	root.SetOut(stdout)
 	root.SetErr(stderr)
-	root.AddCommand(newRun(stderr, start), newCheck(stdout, stderr), newFlush(stdout, stderr), newVersion(stdout), newMan(stdout))
+	root.AddCommand(newRun(stderr, start), newCheck(stdout, stderr), newFlush(stdout, stderr), newVersion(stdout), newMan(stdout), newBFDWorker())
 	return root
 }
 

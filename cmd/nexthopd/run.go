@@ -16,6 +16,7 @@ import (
 	"github.com/nexthopd/nexthopd/agent/bgp"
 	"github.com/nexthopd/nexthopd/agent/config"
 	"github.com/nexthopd/nexthopd/agent/journal"
+	"github.com/nexthopd/nexthopd/bfd"
 	"github.com/nexthopd/nexthopd/fib"
 	"github.com/nexthopd/nexthopd/fib/kernel"
 	"github.com/nexthopd/nexthopd/internal/diag"
@@ -76,7 +77,9 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, out *journa
 
 	instruments := metrics.NewInstruments()
 	var a *agent.Agent
+	liveness := bfd.NewProcess(bfd.Options{Priority: bfdPriority, OnChange: func(e bfd.Event) { a.BFDEvent(e) }}, log, bfdWorker)
 	a = agent.New(agent.Options{
+		BFD:    liveness,
 		Config: cfg, ConfigFile: path, Version: version.Get().Version,
 		Owner: owner, CompatMode: compat, Kernel: k, Rules: k.Rules, Log: log, Metrics: instruments,
 		Load: load, SetLogLevel: out.SetLevel,
@@ -116,6 +119,10 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, out *journa
 		return err
 	}
 
+	// BFD ends after the BGP sessions. What it tells the peers is that it ends on purpose,
+	// but not every peer makes that difference while its session with us is up.
+	stopBFD := runBFD(ctx, liveness, log)
+	defer stopBFD()
 	speaker := bgp.New(bgp.Options{
 		ASN: cfg.ASN, RouterID: cfg.RouterID, Listen: cfg.Listen, Logger: log, Handler: a,
 		BranchToBranch: cfg.BranchToBranch, Restarting: adopted, OnPeerDown: a.PeerDown,
@@ -138,6 +145,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, out *journa
 	}
 	stopping := firstDone(running, ctx)
 	group.Go(func() error { return a.ServeAPI(running, api) })
+	group.Go(func() error { return a.RunBFD(running) })
 	group.Go(func() error { systemd.watchdog(running, a.Healthy); return nil })
 	group.Go(func() error { keepPace(running, a.PathChanges, log); return nil })
 	group.Go(func() error {

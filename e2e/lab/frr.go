@@ -15,10 +15,11 @@ import (
 // frrDir is where Debian's package puts FRR's daemons.
 const frrDir = "/usr/lib/frr"
 
-// FRR is FRR's bgpd, and zebra where it was asked for.
+// FRR is FRR's bgpd, with zebra and bfdd where they were asked for.
 type FRR struct {
 	BGPD  *Proc
 	Zebra *Proc // nil: bgpd runs alone
+	BFDD  *Proc // nil: none
 	node  *Node
 	dir   string // vty sockets, pid files, configuration
 	bgpd  func(ctx context.Context, config string) (*Proc, error)
@@ -32,6 +33,8 @@ type FRRConfig struct {
 	Zebra string
 	// ZebraArgs are more flags of zebra.
 	ZebraArgs []string
+	// BFDD, when not empty, starts bfdd too, which talks to bgpd through zebra.
+	BFDD string
 }
 
 // Dir is where its sockets and files are: for vtysh --vty_socket.
@@ -78,6 +81,11 @@ func StartFRR(ctx context.Context, n *Node, c FRRConfig) (*FRR, error) {
 	if c.Zebra != "" {
 		args = nil
 		if f.Zebra, err = start(ctx, "zebra", c.Zebra, c.ZebraArgs...); err != nil {
+			return nil, err
+		}
+	}
+	if c.BFDD != "" {
+		if f.BFDD, err = start(ctx, "bfdd", c.BFDD, "--bfdctl", filepath.Join(f.dir, "bfdd.sock")); err != nil {
 			return nil, err
 		}
 	}
@@ -154,11 +162,13 @@ func (f *FRR) Routes(ctx context.Context, family string) (map[string][]FRRPath, 
 	return table.Routes, json.Unmarshal([]byte(out), &table)
 }
 
-// Kill ends bgpd, and zebra, with SIGKILL.
+// Kill ends all its daemons with SIGKILL.
 func (f *FRR) Kill() error {
-	err := f.BGPD.Kill()
-	if f.Zebra != nil {
-		err = errors.Join(err, f.Zebra.Kill())
+	var errs []error
+	for _, p := range []*Proc{f.BGPD, f.BFDD, f.Zebra} {
+		if p != nil {
+			errs = append(errs, p.Kill())
+		}
 	}
-	return err
+	return errors.Join(errs...)
 }
