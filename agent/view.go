@@ -155,14 +155,15 @@ func (a *Agent) Peers() []status.Peer {
 			PeerCapabilities: i.PeerCapabilities, LastDown: i.LastDown.Text, Warning: i.Warning, BFD: a.bfdState(p.cfg.Address),
 		}
 		// What was refused counts what was ranked so far.
-		s.Families = map[string]status.Prefixes{
-			session.IPv4.String(): {Received: received.IPv4, Accepted: max(received.IPv4-refused.IPv4, 0), Advertised: i.Advertised[session.IPv4]},
-			session.IPv6.String(): {Received: received.IPv6, Accepted: max(received.IPv6-refused.IPv6, 0), Advertised: i.Advertised[session.IPv6]},
+		four, six := status.Prefixes{Received: received.IPv4, Accepted: max(received.IPv4-refused.IPv4, 0)},
+			status.Prefixes{Received: received.IPv6, Accepted: max(received.IPv6-refused.IPv6, 0)}
+		if i.Advertised != nil || p.state != session.Established {
+			n4, n6 := i.Advertised[session.IPv4], i.Advertised[session.IPv6]
+			four.Advertised, six.Advertised = &n4, &n6
+			s.Advertised = n4 + n6
 		}
-		for _, f := range s.Families {
-			s.Accepted += f.Accepted
-			s.Advertised += f.Advertised
-		}
+		s.Accepted = four.Accepted + six.Accepted
+		s.Families = map[string]status.Prefixes{session.IPv4.String(): four, session.IPv6.String(): six}
 		if i.HoldTime > 0 || i.State == session.Established {
 			s.HoldTime, s.Keepalive = seconds(i.HoldTime), seconds(i.Keepalive)
 		}

@@ -56,7 +56,7 @@ var (
 	descPeerRestarting = ofPeer("restarting", "1 while the peer restarts gracefully and its stale routes are kept, else 0.", gauge)
 	descPeerReceived   = ofPeer("prefixes_received", "Prefixes that the peer announces, by address family (ipv4, ipv6).", gauge, "family")
 	descPeerAccepted   = ofPeer("prefixes_accepted", "Prefixes that the peer announces and that may be used (not refused by a loop check, filter or limit), by address family.", gauge, "family")
-	descPeerAdvertised = ofPeer("prefixes_advertised", "Prefixes that are announced to the peer, by address family.", gauge, "family")
+	descPeerAdvertised = ofPeer("prefixes_advertised", "Prefixes that are announced to the peer, by address family, as of the last second or two; absent while they are not counted: in the first moment of a session, and where more than 50,000 paths are known.", gauge, "family")
 	descPeerFlaps      = ofPeer("flaps_total", "Times an established session with the peer was lost.", counter)
 	descPeerMsgIn      = ofPeer("messages_received_total", "BGP messages received from the peer, by type.", counter, "type")
 	descPeerMsgOut     = ofPeer("messages_sent_total", "BGP messages sent to the peer, by type.", counter, "type")
@@ -160,7 +160,9 @@ func (s sink) peer(p status.Peer) {
 		n := p.Families[family]
 		s.count(descPeerReceived, n.Received, addr, as, family)
 		s.count(descPeerAccepted, n.Accepted, addr, as, family)
-		s.count(descPeerAdvertised, n.Advertised, addr, as, family)
+		if n.Advertised != nil {
+			s.count(descPeerAdvertised, *n.Advertised, addr, as, family)
+		}
 	}
 	s.value(descPeerFlaps, float64(p.Flaps), addr, as)
 	for _, typ := range slices.Sorted(maps.Keys(p.MessagesReceived)) {

@@ -41,12 +41,13 @@ var testBuild = version.Info{Version: "1.2.3", Revision: "abc", Go: "go1.26", Go
 func seedCase() *fakeSource {
 	since := time.Unix(1700000000, 500e6)
 	local := netip.MustParseAddr("10.1.2.4")
+	two, one := 2, 1
 	return &fakeSource{
 		peers: []status.Peer{
 			{
 				Name: "quagga", Address: netip.MustParseAddr("10.1.0.4"), ASN: 65147, State: "Established", Since: &since,
 				LocalAddress: &local, Flaps: 2, Received: 10, Accepted: 9, Advertised: 3,
-				Families:         map[string]status.Prefixes{"ipv4": {Received: 8, Accepted: 7, Advertised: 2}, "ipv6": {Received: 2, Accepted: 2, Advertised: 1}},
+				Families:         map[string]status.Prefixes{"ipv4": {Received: 8, Accepted: 7, Advertised: &two}, "ipv6": {Received: 2, Accepted: 2, Advertised: &one}},
 				MessagesReceived: map[string]uint64{"update": 4}, MessagesSent: map[string]uint64{"keepalive": 7}, Faults: map[string]uint64{"treat-as-withdraw": 3},
 			},
 			{
@@ -103,7 +104,7 @@ nexthopd_bgp_peer_messages_sent_total{peer="10.1.0.4",peer_as="65147",type="keep
 # TYPE nexthopd_bgp_peer_prefixes_accepted gauge
 nexthopd_bgp_peer_prefixes_accepted{family="ipv4",peer="10.1.0.4",peer_as="65147"} 7
 nexthopd_bgp_peer_prefixes_accepted{family="ipv6",peer="10.1.0.4",peer_as="65147"} 2
-# HELP nexthopd_bgp_peer_prefixes_advertised Prefixes that are announced to the peer, by address family.
+# HELP nexthopd_bgp_peer_prefixes_advertised Prefixes that are announced to the peer, by address family, as of the last second or two; absent while they are not counted: in the first moment of a session, and where more than 50,000 paths are known.
 # TYPE nexthopd_bgp_peer_prefixes_advertised gauge
 nexthopd_bgp_peer_prefixes_advertised{family="ipv4",peer="10.1.0.4",peer_as="65147"} 2
 nexthopd_bgp_peer_prefixes_advertised{family="ipv6",peer="10.1.0.4",peer_as="65147"} 1
@@ -196,6 +197,12 @@ nexthopd_ready 1
 	}
 	check(peers)
 	check(fibAndBuild)
+
+	// What was not counted is not shown as none.
+	src.peers[0].Families = map[string]status.Prefixes{"ipv4": {Received: 8}}
+	if n, err := testutil.GatherAndCount(reg, "nexthopd_bgp_peer_prefixes_advertised"); n != 0 || err != nil {
+		t.Errorf("%d series of advertised prefixes that were not counted, %v", n, err)
+	}
 
 	// The next scrape shows the next state: a peer that was removed is gone.
 	src.peers = src.peers[:1]

@@ -67,7 +67,7 @@ func (s *Speaker) noteUpdate(addr netip.Addr, paths []*apiutil.Path, received ti
 	}
 	p.lastUpdate = received
 	p.lastWithdrawn = p.lastWithdrawn[:0]
-	s.counters.dirty = true
+	s.counters.changed = time.Now()
 	for _, path := range paths {
 		if !path.Withdrawal {
 			continue

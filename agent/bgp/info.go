@@ -19,8 +19,11 @@ import (
 // the counts are kept, and made anew where somebody asks, something changed, and counting
 // takes no more than a small share of the time.
 const (
-	countEvery = 5 * time.Second
-	countShare = 100 // at most 1/countShare of the time is spent on counting
+	countEvery = time.Second
+	// countSettle is how long GoBGP may take until a change is in its tables: a count that
+	// began earlier is made again.
+	countSettle = time.Second
+	countShare  = 100 // at most 1/countShare of the time is spent on counting
 	// countWait is how long Peers waits for fresh counts before it gives the old ones.
 	countWait = 200 * time.Millisecond
 	// maxCounted is the number of learned paths from which on what is announced is not
@@ -32,11 +35,20 @@ const (
 type counters struct {
 	running chan struct{} // closed when the counting under way has ended
 	next    time.Time     // not before
-	dirty   bool          // something changed
+	changed time.Time     // when something that is counted did
+	walked  time.Time     // when the last walk over the paths began
+}
+
+// recount says that what is announced may have changed.
+func (s *Speaker) recount() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.counters.changed = time.Now()
 }
 
 // Peers returns what is known of all peers, ordered by address. Message counters and
-// Advertised may be some seconds old, and Advertised is nil in a big table.
+// Advertised may be a second or two old; Advertised is nil before the first count of a
+// session, and in a big table.
 func (s *Speaker) Peers() []PeerInfo {
 	s.refresh()
 	s.mu.Lock()
@@ -79,8 +91,10 @@ func (s *Speaker) refresh() {
 	if s.counters.running == nil && s.server != nil && s.ctx.Err() == nil && s.walks == 0 && !now.Before(s.counters.next) {
 		running := make(chan struct{})
 		s.counters.running = running
-		walk := s.counters.dirty
-		s.counters.dirty = false
+		walk := !s.counters.walked.After(s.counters.changed.Add(countSettle))
+		if walk {
+			s.counters.walked = now
+		}
 		s.spawn(func() {
 			s.count(walk)
 			s.mu.Lock()

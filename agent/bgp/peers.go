@@ -249,6 +249,7 @@ func (s *Speaker) Resend(addr netip.Addr) error {
 
 // resend is a soft reset out; an empty addr means all peers.
 func (s *Speaker) resend(addr string) error {
+	defer s.recount()
 	err := s.server.ResetPeer(s.ctx, &api.ResetPeerRequest{
 		Address:   addr,
 		Soft:      true,

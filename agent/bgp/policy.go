@@ -79,6 +79,7 @@ func (s *Speaker) applyPolicy() (changed bool, err error) {
 		return false, fmt.Errorf("set the policy: %w", err)
 	}
 	s.policy = string(text)
+	s.recount()
 	return true, nil
 }
 

@@ -32,6 +32,7 @@ func familyIndex(f Family) int {
 func (s *Speaker) SetVNet(prefixes []netip.Prefix, nextHop4, nextHop6 netip.Addr) error {
 	s.op.Lock()
 	defer s.op.Unlock()
+	defer s.recount()
 
 	want := make(map[netip.Prefix]netip.Addr, len(prefixes))
 	var missing [2]bool

@@ -165,7 +165,7 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 		p.info.HoldTime, p.info.Keepalive = 0, 0
 		p.info.PeerCapabilities = nil
 		p.info.Advertised = nil
-		s.counters.dirty = true
+		s.counters.changed = time.Now()
 	case state == Idle:
 		n := p.notification
 		if at.Sub(n.at) > notificationAge {
@@ -182,7 +182,7 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 		p.info.PeerCapabilities = capabilityNames(e.Peer.State.RemoteCap)
 		p.hardReset = restartsOnNotification(e.Peer.State.RemoteCap)
 		p.info.LocalCapabilities = capabilityNames(e.Peer.State.LocalCap)
-		s.counters.dirty = true
+		s.counters.changed = time.Now()
 	}
 	if event.Down.Cause != "" {
 		p.info.LastDown, p.info.LastDownAt = event.Down, at

@@ -100,6 +100,7 @@ func (s *Speaker) applyWithheld() error {
 	if len(changes) == 0 {
 		return nil
 	}
+	defer s.recount()
 	rebuilt, err := s.applyPolicy()
 	for addr, c := range changes {
 		if !rebuilt && err == nil {

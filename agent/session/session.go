@@ -108,7 +108,7 @@ type PeerInfo struct {
 	Faults            map[string]uint64 // messages that were wrong, by what that led to
 	LastDown          DownReason
 	LastDownAt        time.Time
-	Advertised        map[Family]int // paths in the Adj-RIB-Out
+	Advertised        map[Family]int // paths in the Adj-RIB-Out; nil: none, or not counted (yet)
 	Warning           string         // something about the session to act on
 }
 

@@ -96,9 +96,9 @@ type Peer struct {
 
 // Prefixes counts a peer's prefixes of one family.
 type Prefixes struct {
-	Received   int `json:"received"`
-	Accepted   int `json:"accepted"`
-	Advertised int `json:"advertised"`
+	Received   int  `json:"received"`
+	Accepted   int  `json:"accepted"`
+	Advertised *int `json:"advertised,omitempty"` // absent: not counted (yet)
 }
 
 // Overview is the state at one moment, as the status page shows it.

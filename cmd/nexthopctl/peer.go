@@ -73,7 +73,11 @@ func (c *cli) printPeer(p *status.Peer) {
 	c.field("local", "%s", addrString(p.LocalAddress))
 	c.field("remote id", "%s", addrString(p.RemoteID))
 	c.field("timers", "hold %ds, keepalive %ds", p.HoldTime, p.Keepalive)
-	c.field("prefixes", "%d received, %d accepted, %d advertised", p.Received, p.Accepted, p.Advertised)
+	told := advertised(*p)
+	if told == "" {
+		told = "not counted how many are"
+	}
+	c.field("prefixes", "%d received, %d accepted, %s advertised", p.Received, p.Accepted, told)
 	c.field("flaps", "%d", p.Flaps)
 	last := p.LastDown
 	if ago := c.since(p.LastDownAt); last != "" && ago != "" {

@@ -178,7 +178,7 @@ func (c *cli) printPeers(cmd *cobra.Command) error {
 	err := rows(cmd.Context(), c.client(cmd), status.PathPeers, nil, func(p status.Peer) error {
 		cells := []string{
 			p.Name, p.Address.String(), strconv.FormatUint(uint64(p.ASN), 10), p.State, c.since(p.Since),
-			strconv.Itoa(p.Received), strconv.Itoa(p.Accepted), strconv.Itoa(p.Advertised), strconv.FormatUint(p.Flaps, 10),
+			strconv.Itoa(p.Received), strconv.Itoa(p.Accepted), advertised(p), strconv.FormatUint(p.Flaps, 10),
 		}
 		if wide {
 			cells = append(cells, addrString(p.LocalAddress), addrString(p.RemoteID), seconds(p.HoldTime), seconds(p.Keepalive), p.BFD,
@@ -237,3 +237,12 @@ func addrString(a *netip.Addr) string {
 func seconds(n int) string { return strconv.Itoa(n) + "s" }
 
 func total(m map[string]uint64) string { return strconv.FormatUint(sum(m), 10) }
+
+// advertised is the number of prefixes announced to a peer; "" where the daemon has not
+// counted them.
+func advertised(p status.Peer) string {
+	if f, split := p.Families["ipv4"]; split && f.Advertised == nil {
+		return ""
+	}
+	return strconv.Itoa(p.Advertised)
+}

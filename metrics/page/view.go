@@ -181,6 +181,9 @@ func (v *view) peers(peers []status.Peer, now time.Time) {
 			Name: p.Name, Address: p.Address.String(), ASN: strconv.FormatUint(uint64(p.ASN), 10), State: p.State, Level: peerLevel(p),
 			Received: count(p.Received), Accepted: count(p.Accepted), Advertised: count(p.Advertised), Flaps: strconv.FormatUint(p.Flaps, 10),
 		}
+		if f, split := p.Families["ipv4"]; split && f.Advertised == nil {
+			row.Advertised = "–" // not counted
+		}
 		switch {
 		case p.Shutdown:
 			row.State = "shut down"
