@@ -1,13 +1,16 @@
 package packaging
 
 import (
-	"encoding/json"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"testing"
+
+	"github.com/nexthopd/nexthopd/metrics"
+	"github.com/nexthopd/nexthopd/packaging/grafana"
 )
 
 // tool runs a program of the machine's. Where it is missing the test is skipped, or fails
@@ -74,32 +77,25 @@ func TestEveryAlertIsTested(t *testing.T) {
 	}
 }
 
-// Grafana takes any JSON and shows an empty page for what it does not understand.
+// The dashboard is of the types that Grafana expects, and its panels have their place. What
+// the expressions yield is tested in e2e, with a real Prometheus.
 func TestDashboard(t *testing.T) {
-	type target struct {
-		Expr  string
-		RefID string
-	}
-	var board struct {
-		Title, UID    string
-		SchemaVersion int
-		Panels        []struct {
-			ID          int
-			Title, Type string
-			Description string
-			GridPos     struct{ X, Y, W, H int }
-			Targets     []target
-		}
-	}
-	text, err := os.ReadFile("grafana/nexthopd.json")
+	board, err := grafana.Load()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := json.Unmarshal(text, &board); err != nil {
-		t.Fatal(err)
-	}
-	if board.Title == "" || board.UID == "" || board.SchemaVersion == 0 || len(board.Panels) == 0 {
+	if board.Title == "" || board.UID == "" || board.SchemaVersion != 39 || len(board.Panels) == 0 {
 		t.Errorf("dashboard %q, uid %q, schema %d, %d panels", board.Title, board.UID, board.SchemaVersion, len(board.Panels))
+	}
+	var variables []string
+	for _, v := range board.Templating.List {
+		variables = append(variables, v.Name)
+		if v.Type == "query" && (v.Datasource == nil || v.Datasource.UID != "${datasource}") {
+			t.Errorf("variable %s is not asked of the data source that was chosen", v.Name)
+		}
+	}
+	if !slices.Equal(variables, []string{"datasource", "job", "instance"}) {
+		t.Errorf("variables %v", variables)
 	}
 	ids, cells := map[int]bool{}, map[[2]int]string{}
 	for _, p := range board.Panels {
@@ -107,12 +103,24 @@ func TestDashboard(t *testing.T) {
 			t.Errorf("panel %d %q: want an id of its own, a title, a description and targets", p.ID, p.Title)
 		}
 		ids[p.ID] = true
+		if p.Type != "stat" && p.Type != "timeseries" {
+			t.Errorf("panel %q is a %q", p.Title, p.Type)
+		}
+		if unit := p.FieldConfig.Defaults.Unit; !slices.Contains([]string{"short", "s", "bytes", "percentunit", "ops", "cps"}, unit) {
+			t.Errorf("panel %q has the unit %q", p.Title, unit)
+		}
 		refs := map[string]bool{}
 		for _, tg := range p.Targets {
 			if tg.Expr == "" || refs[tg.RefID] || !strings.Contains(tg.Expr, `job="$job", instance=~"$instance"`) {
 				t.Errorf("panel %q, target %q: %q wants an id of its own and the dashboard's selection", p.Title, tg.RefID, tg.Expr)
 			}
 			refs[tg.RefID] = true
+			if tg.Instant == tg.Range || tg.Instant != (p.Type == "stat") || tg.LegendFormat == "" {
+				t.Errorf("panel %q, target %q: instant %t, range %t, legend %q", p.Title, tg.RefID, tg.Instant, tg.Range, tg.LegendFormat)
+			}
+			if tg.Datasource == nil || *tg.Datasource != (grafana.Datasource{Type: "prometheus", UID: "${datasource}"}) {
+				t.Errorf("panel %q, target %q: data source %+v", p.Title, tg.RefID, tg.Datasource)
+			}
 		}
 		g := p.GridPos
 		if g.X+g.W > 24 {
@@ -125,6 +133,35 @@ func TestDashboard(t *testing.T) {
 				}
 				cells[[2]int{x, y}] = p.Title
 			}
+		}
+	}
+}
+
+// What rules and dashboard ask for is what the daemon has.
+func TestMetricsExist(t *testing.T) {
+	known, err := metrics.Describe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	names := map[string]bool{"nexthopd_bgp_peer_prefix_limit": true}
+	for _, d := range known {
+		names[d.Name] = true
+	}
+	board, err := os.ReadFile("grafana/nexthopd.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	rules, err := os.ReadFile("prometheus/nexthopd.rules.yml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	asked := regexp.MustCompile(`nexthopd_[a-z_]+`).FindAllString(string(board)+string(rules), -1)
+	if len(asked) < 30 {
+		t.Fatalf("found only %v", asked)
+	}
+	for _, name := range asked {
+		if !names[name] && !names[strings.TrimSuffix(name, "_bucket")] {
+			t.Errorf("no metric is called %s", name)
 		}
 	}
 }
