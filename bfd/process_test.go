@@ -32,6 +32,7 @@ func startProcess(t *testing.T, node *lab.Node, priority int) (r *running, pid f
 		last.Store(cmd)
 		return cmd
 	})
+	p.first <- struct{}{} // its worker is looked at before it has sessions
 	r.run(p, node)
 	return r, func() int {
 		eventually(t, "worker", func() string { // its Start is over when it answers

@@ -12,6 +12,7 @@ import (
 	"runtime/debug"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 )
@@ -107,7 +108,13 @@ func serve(conn io.ReadWriter) error {
 	w := &worker{engine: engine, ids: map[ID]ID{}, enc: gob.NewEncoder(conn)}
 	// The reader is blocked in the socket when the engine fails; the process ends then,
 	// and takes it along.
-	go func() { cancel(w.serveRequests(dec)) }()
+	go func() {
+		err := w.serveRequests(dec)
+		if err == errProcessGone {
+			time.Sleep(goodbyeDelay)
+		}
+		cancel(err)
+	}()
 	g.Go(func() error {
 		for {
 			select {
@@ -128,6 +135,12 @@ func serve(conn io.ReadWriter) error {
 	}
 	return err
 }
+
+// goodbyeDelay is how long the sessions go on when the Process has ended or died. Its other
+// connections end with it, and that has to be noticed before AdminDown: FRR 8.4 and BIRD 2
+// take that for a failure of the path, and end a BGP session that is up still for good,
+// instead of waiting for its graceful restart.
+const goodbyeDelay = 250 * time.Millisecond
 
 // errProcessGone is the normal end.
 var errProcessGone = errors.New("main process closed the socket")
