@@ -25,7 +25,11 @@ type daemon interface {
 	stop() error // SIGTERM
 	kill() error // SIGKILL
 	pids() []int
+	// bfd has the sessions with the NVAs watched by BFD, times bfdMultiplier; 0: not.
+	bfd(ctx context.Context, interval time.Duration) error
 }
+
+const bfdMultiplier = 3
 
 // contender is a daemon and its settings, under the name of its column.
 type contender struct {
@@ -50,11 +54,15 @@ type nexthopd struct {
 	d   *lab.Daemon
 }
 
-func (d *nexthopd) config() string {
+func (d *nexthopd) config(bfd time.Duration) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "asn: %d\nrouter-id: %s\nvnet: {prefixes: [%s]}\npeers:\n", hostASN, hostAddr(0), vnet)
 	for i := range nvas {
-		fmt.Fprintf(&b, "  - {name: nva%d, address: %s, asn: %d, passive: true}\n", i+1, nvaAddr(i), nvaASN)
+		watch := ""
+		if bfd > 0 {
+			watch = fmt.Sprintf(", bfd: {enabled: true, interval: %s, multiplier: %d}", bfd, bfdMultiplier)
+		}
+		fmt.Fprintf(&b, "  - {name: nva%d, address: %s, asn: %d, passive: true%s}\n", i+1, nvaAddr(i), nvaASN, watch)
 	}
 	return b.String()
 }
@@ -67,7 +75,18 @@ func (d *nexthopd) start(ctx context.Context) (err error) {
 	if os.Getenv(profileEnv) != "" {
 		args = []string{"--pprof", pprofAddr}
 	}
-	d.d, err = lab.StartDaemon(ctx, d.net.host, d.config(), args...)
+	d.d, err = lab.StartDaemon(ctx, d.net.host, d.config(0), args...)
+	return err
+}
+
+func (d *nexthopd) bfd(ctx context.Context, interval time.Duration) error {
+	if err := d.d.SetConfig(d.config(interval)); err != nil {
+		return err
+	}
+	_, stderr, code, err := d.d.CLI(ctx, "reload")
+	if err == nil && code != 0 {
+		err = errors.New("nexthopctl reload: " + stderr)
+	}
 	return err
 }
 
@@ -83,7 +102,7 @@ type bird struct {
 	b   *lab.BIRD
 }
 
-func (d *bird) config() string {
+func (d *bird) config(bfd time.Duration) string {
 	var b strings.Builder
 	fmt.Fprintf(&b, `router id %s;
 protocol device {}
@@ -94,19 +113,28 @@ protocol kernel {
 	ipv4 { import none; export where source = RTS_BGP; };
 }
 `, hostAddr(0))
+	watch := ""
+	if bfd > 0 {
+		watch = "bfd;"
+		fmt.Fprintf(&b, "protocol bfd { interface \"eth*\" { interval %d ms; multiplier %d; }; }\n", bfd.Milliseconds(), bfdMultiplier)
+	}
 	for i := range nvas {
 		// direct: the session ends with its link. The timers only shorten the wait for a
 		// new session, which is no part of any figure but the restarts.
 		fmt.Fprintf(&b, `protocol bgp nva%d {
 	local %s as %d;
 	neighbor %s as %d;
-	direct; passive yes; check link yes;
+	direct; passive yes; check link yes; %s
 	connect delay time 1; connect retry time 1; error wait time 1, 1;
 	ipv4 { import all; export where source = RTS_BGP; };
 }
-`, i+1, hostAddr(i), hostASN, nvaAddr(i), nvaASN)
+`, i+1, hostAddr(i), hostASN, nvaAddr(i), nvaASN, watch)
 	}
 	return b.String()
+}
+
+func (d *bird) bfd(ctx context.Context, interval time.Duration) error {
+	return d.b.Configure(ctx, d.config(interval))
 }
 
 func (d *bird) start(ctx context.Context) (err error) {
@@ -114,7 +142,7 @@ func (d *bird) start(ctx context.Context) (err error) {
 	if d.b != nil {
 		args = []string{"-R"}
 	}
-	d.b, err = lab.StartBIRD(ctx, d.net.host, d.config(), args...)
+	d.b, err = lab.StartBIRD(ctx, d.net.host, d.config(0), args...)
 	return err
 }
 
@@ -122,7 +150,7 @@ func (d *bird) stop() error { return d.b.Proc.Stop(stopTimeout) }
 func (d *bird) kill() error { return d.b.Proc.Kill() }
 func (d *bird) pids() []int { return []int{d.b.Proc.PID()} }
 
-// frr is FRR's bgpd and zebra, whose routes name next-hop objects. zebra keeps its routes
+// frr is FRR's bgpd, zebra and bfdd, whose routes name next-hop objects. zebra keeps its routes
 // when it ends (-r) and, when it starts, for a while until bgpd has them again (-K).
 type frr struct {
 	net *network
@@ -152,7 +180,20 @@ func (d *frr) config() lab.FRRConfig {
 	// notice and would use again when the link is back: FRR 8.4 then stays on one NVA. It
 	// makes a new group when the old one was unused for longer than this second.
 	const zebra = "log stdout\nzebra nexthop-group keep 1\n"
-	return lab.FRRConfig{BGPD: b.String(), Zebra: zebra, ZebraArgs: []string{"-r", "-K", "60"}}
+	return lab.FRRConfig{BGPD: b.String(), Zebra: zebra, ZebraArgs: []string{"-r", "-K", "60"}, BFDD: "log stdout\n"}
+}
+
+func (d *frr) bfd(ctx context.Context, interval time.Duration) error {
+	commands := []string{"configure terminal", fmt.Sprintf("router bgp %d", hostASN)}
+	for i := range nvas {
+		no, timers := "", fmt.Sprintf(" %d %d %[2]d", bfdMultiplier, interval.Milliseconds())
+		if interval == 0 {
+			no, timers = "no ", ""
+		}
+		commands = append(commands, fmt.Sprintf("%sneighbor %s bfd%s", no, nvaAddr(i), timers))
+	}
+	_, err := d.f.Vtysh(ctx, commands...)
+	return err
 }
 
 func (d *frr) start(ctx context.Context) (err error) {
@@ -162,11 +203,12 @@ func (d *frr) start(ctx context.Context) (err error) {
 
 func (d *frr) stop() error {
 	// At the same time, as Debian's script does.
-	return errors.Join(d.f.BGPD.Signal(syscall.SIGTERM), d.f.Zebra.Stop(stopTimeout), d.f.BGPD.Stop(stopTimeout))
+	return errors.Join(d.f.BGPD.Signal(syscall.SIGTERM), d.f.BFDD.Signal(syscall.SIGTERM),
+		d.f.Zebra.Stop(stopTimeout), d.f.BGPD.Stop(stopTimeout), d.f.BFDD.Stop(stopTimeout))
 }
 
 func (d *frr) kill() error { return d.f.Kill() }
-func (d *frr) pids() []int { return []int{d.f.BGPD.PID(), d.f.Zebra.PID()} }
+func (d *frr) pids() []int { return []int{d.f.BGPD.PID(), d.f.Zebra.PID(), d.f.BFDD.PID()} }
 
 // usage is what a daemon has taken of the machine.
 type usage struct {

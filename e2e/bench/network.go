@@ -34,6 +34,7 @@ type network struct {
 	client, host, server *lab.Node
 	nva                  [nvas]*lab.Node
 	hostLink             [nvas]*lab.Iface // the host's, towards the NVAs
+	nvaLink              [nvas]*lab.Iface // the other ends
 	nvaBranch            [nvas]*lab.Iface
 	serverBranch         *lab.Iface
 }
@@ -78,7 +79,7 @@ func newNetwork(l *lab.Lab) (_ *network, err error) {
 		link := segment(fmt.Sprintf("link%d", i+1))
 		n.nva[i] = node(fmt.Sprintf("nva%d", i+1))
 		n.hostLink[i] = attach(link, n.host, fmt.Sprintf("eth%d", i+1), hostAddr(i).String()+"/24")
-		attach(link, n.nva[i], "eth0", nvaAddr(i).String()+"/24")
+		n.nvaLink[i] = attach(link, n.nva[i], "eth0", nvaAddr(i).String()+"/24")
 		n.nvaBranch[i] = attach(branch, n.nva[i], "eth1", fmt.Sprintf("10.9.0.%d/24", 1+i))
 		ip(n.nva[i], "route add default via 10.9.0.10", "route add 10.3.0.0/24 via "+hostAddr(i).String())
 	}

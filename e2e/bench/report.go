@@ -39,6 +39,8 @@ var rows = []row{
 	{"reset-writes", "… route notifications per prefix", factor, 0},
 	{"link", "link loss: first to last lost packet", seconds, 0},
 	{"link-lost", "… packets lost", count, 0},
+	{"silent", "silent death, BFD 300 ms x 3: last packet lost after the cut", seconds, 0},
+	{"silent50", "silent death, BFD 50 ms x 3: last packet lost after the cut", seconds, 0},
 	{"backup", "active/passive, session reset: last packet through the dead NVA", seconds, 0},
 	{"backup-fib", "… last route free of it", seconds, 0},
 	{"backup-lost", "… packets lost", count, 0},

@@ -89,7 +89,7 @@ func (s *scenario) run(ctx context.Context) (err error) {
 }
 
 // phaseNames are the phases in their order.
-var phaseNames = []string{"load", "reset", "link", "backup", "kill", "term", "withdraw", "repair"}
+var phaseNames = []string{"load", "reset", "link", "silent", "backup", "kill", "term", "withdraw", "repair"}
 
 func (s *scenario) phase(ctx context.Context, name string) error {
 	switch name {
@@ -99,6 +99,8 @@ func (s *scenario) phase(ctx context.Context, name string) error {
 		return s.reset(ctx)
 	case "link":
 		return s.link(ctx)
+	case "silent":
+		return errors.Join(s.silent(ctx, "silent", 300*time.Millisecond), s.silent(ctx, "silent50", 50*time.Millisecond))
 	case "backup":
 		return s.backup(ctx)
 	case "kill":

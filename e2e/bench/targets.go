@@ -20,6 +20,8 @@ type target struct {
 var targets = []target{
 	{"failover by session reset, last packet through the dead NVA", "at most 20 ms, and twice the figure at 1k", []int{million}, constant("reset")},
 	{"active/passive failover", "the same", []int{million}, constant("backup")},
+	{"silent death with BFD 300 ms x 3", "at most 1.0 s", []int{100_000}, bound("silent", 1.0)},
+	{"silent death with BFD 50 ms x 3", "at most 200 ms", []int{100_000}, bound("silent50", 0.2)},
 	{"load", "at most 1.0 x BIRD 2's time", []int{100_000, million}, atMost("load", "bird")},
 	{"prepend", "at most 1.0 x FRR's time", []int{100_000}, atMost("prepend", "frr")},
 	{"withdraw", "at most 1.0 x FRR's time", []int{100_000}, atMost("withdraw", "frr")},

@@ -126,6 +126,11 @@ func (f *FRR) Vtysh(ctx context.Context, commands ...string) (string, error) {
 	return f.vtysh(ctx, "bgpd", commands...)
 }
 
+// BFD runs commands in bfdd.
+func (f *FRR) BFD(ctx context.Context, commands ...string) (string, error) {
+	return f.vtysh(ctx, "bfdd", commands...)
+}
+
 func (f *FRR) vtysh(ctx context.Context, daemon string, commands ...string) (string, error) {
 	args := []string{"--vty_socket", f.dir, "-d", daemon}
 	for _, c := range commands {
