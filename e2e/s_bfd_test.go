@@ -2,7 +2,10 @@ package e2e_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
+	"net/netip"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -122,4 +125,177 @@ func TestS24_SilentDeathWithBFD(t *testing.T) {
 			})
 		}
 	}
+}
+
+// RFC 5882, with FRR and BIRD: what is no failure moves nothing, and what is one tells the
+// peer why. The sessions run over either family.
+func TestBFDAndBGP(t *testing.T) {
+	requireFRR(t)
+	requireBIRD(t)
+	config := func(more string) string {
+		return hostConfig + "peers:\n" + peer("nva1", lab.SeedNVA(0), lab.SeedASN, "bfd: {enabled: true, "+more+"}") +
+			peer("nva2", lab.SeedNVA6(1), lab.SeedASN, "bfd: true")
+	}
+	b := newBed(t, 2, config("interval: 300ms"))
+	r := b.router4(0, lab.SeedBranch)
+	r.direct, r.bfd, r.bfdBy = true, 300*time.Millisecond, 3
+	frr := r.startFRR(t)
+	r = b.router6(1, lab.SeedBranch)
+	r.direct, r.bfd, r.bfdBy = true, 300*time.Millisecond, 3
+	r.startBIRD(t)
+	both := []netip.Addr{lab.SeedNVA(0), lab.SeedNVA(1)}
+	b.bfdSession(t, "nva1", bfdIs("up"))
+	b.bfdSession(t, "nva2", bfdIs("up"))
+	b.route(t, lab.SeedBranch, both...)
+	tr := b.flows(t, lab.TrafficConfig{Flows: 16, Rate: 200})
+	lossless := func(t *testing.T, since time.Time) {
+		t.Helper()
+		b.steady(t, tr, 300)
+		if r := tr.Report(since); r.Lost() > 0 {
+			t.Errorf("%d of %d packets lost", r.Lost(), r.Sent())
+		}
+	}
+
+	t.Run("reload", func(t *testing.T) {
+		since, changes := time.Now(), b.bfdSession(t, "nva1", bfdIs("up")).Changes
+		must(t, b.d.SetConfig(config("interval: 500ms, multiplier: 4")))
+		b.cli(t, "reload")
+		s := b.bfdSession(t, "nva1", func(s status.BFDSession) error {
+			if s.Polling || s.TXInterval != 0.5 || s.RXInterval != 0.5 {
+				return fmt.Errorf("%+v", s)
+			}
+			return nil
+		})
+		if s.Changes != changes || s.State != "up" {
+			t.Errorf("the session did not stay up: %+v", s)
+		}
+		lossless(t, since)
+		if p := b.peerStatus(t, "nva1"); p.Flaps != 0 {
+			t.Errorf("the BGP session suffered: %+v", p)
+		}
+	})
+	t.Run("our restart", func(t *testing.T) {
+		since := time.Now()
+		must(t, b.d.Restart(within(t)))
+		b.up(t, "nva1", "nva2")
+		b.bfdSession(t, "nva1", bfdIs("up"))
+		b.bfdSession(t, "nva2", bfdIs("up"))
+		b.route(t, lab.SeedBranch, both...)
+		lossless(t, since)
+	})
+	t.Run("our crash", func(t *testing.T) {
+		since := time.Now()
+		must(t, b.d.Kill())
+		// Its worker says AdminDown. FRR keeps what it learned from us all the same.
+		poll(t, "FRR to see the end of BFD", func() error {
+			if out, err := frr.BFD(within(t), "show bfd peers json"); err != nil || strings.Contains(out, `"status":"up"`) {
+				return fmt.Errorf("%s, %v", out, err)
+			}
+			return nil
+		})
+		frrPaths(t, frr, lab.SeedVNet, frrPath("65515", lab.SeedHost.String()))
+		must(t, b.d.Launch(within(t)))
+		b.up(t, "nva1", "nva2")
+		b.bfdSession(t, "nva1", bfdIs("up"))
+		b.route(t, lab.SeedBranch, both...)
+		lossless(t, since)
+	})
+	t.Run("BFD is switched off here", func(t *testing.T) {
+		since := time.Now()
+		must(t, b.d.SetConfig(strings.ReplaceAll(config(""), "bfd: true", "bfd: false")))
+		b.cli(t, "reload")
+		b.bfdGone(t, "nva2")
+		// FRR 8.4 and BIRD 2.0 end their BGP session at AdminDown, whatever RFC 5882 says.
+		b.up(t, "nva2")
+		must(t, b.d.SetConfig(config("interval: 300ms")))
+		b.cli(t, "reload")
+		b.bfdSession(t, "nva2", bfdIs("up"))
+		b.route(t, lab.SeedBranch, both...)
+		lossless(t, since)
+		if log := b.d.Proc.Log(); strings.Contains(log, "bfd-down") {
+			t.Error("it was taken for a failure")
+		}
+	})
+	t.Run("the peer's BFD dies alone", func(t *testing.T) {
+		must(t, frr.BFDD.Kill())
+		b.route(t, lab.SeedBranch, lab.SeedNVA(1))
+		poll(t, "FRR to know why", func() error {
+			if n, text := frrNeighbor(t, frr, lab.SeedHost); !strings.Contains(text, "BFD Down") && !strings.Contains(text, "Hard Reset") {
+				return fmt.Errorf("%+v", n)
+			}
+			return nil
+		})
+		_, text := frrNeighbor(t, frr, lab.SeedHost)
+		t.Logf("FRR says: %s", regexp.MustCompile(`"last(Notif|Reset)[^,]*`).FindAllString(text, -1))
+		// FRR does not speak BFD any more: what its BGP session says counts again.
+		b.route(t, lab.SeedBranch, both...)
+		if s := b.bfdSession(t, "nva1", bfdIs("down")); s.Failed {
+			t.Errorf("%+v", s)
+		}
+		b.steady(t, tr, 300)
+	})
+}
+
+// bfdGone waits until there is no BFD session with the peer.
+func (b *bed) bfdGone(t *testing.T, peer string) {
+	t.Helper()
+	poll(t, "the end of BFD with "+peer, func() error {
+		if out := b.cli(t, "bfd"); strings.Contains(out, peer) {
+			return errors.New(out)
+		}
+		return nil
+	})
+}
+
+// bfd.strict: a BGP session waits for BFD, and is not up a moment before.
+func TestBFDStrict(t *testing.T) {
+	requireFRR(t)
+	b := newBed(t, 1, hostConfig+nvaPeers(1, "bfd: {enabled: true, strict: true}"))
+	r := b.router4(0, lab.SeedBranch)
+	r.direct = true
+	withBFD := r
+	withBFD.bfd, withBFD.bfdBy = 300*time.Millisecond, 3
+	f := value(lab.StartFRR(within(t), r.node, lab.FRRConfig{BGPD: r.frr(), Zebra: "log stdout\n", BFDD: "log stdout\n"}))(t)
+	since := time.Now()
+	for time.Since(since) < 5*time.Second { // FRR tries every second
+		if p := b.peerStatus(t, "nva1"); p.State == "Established" || p.Shutdown {
+			t.Fatalf("without BFD: %+v", p)
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	value(f.Vtysh(within(t), "configure terminal", fmt.Sprintf("router bgp %d", lab.SeedASN), "neighbor 10.1.2.4 bfd"))(t)
+	b.bfdSession(t, "nva1", bfdIs("up"))
+	b.up(t, "nva1")
+	b.route(t, lab.SeedBranch, lab.SeedNVA(0))
+	must(t, f.BFDD.Kill())
+	b.route(t, lab.SeedBranch)
+	b.bfdSession(t, "nva1", bfdIs("down"))
+	b.session(t, "nva1", "Idle")
+}
+
+// S11: a next hop that is no peer falls silent, and all that leads to it moves.
+func TestBFDNextHops(t *testing.T) {
+	requireBIRD(t)
+	lb := netip.MustParseAddr("10.1.0.100")
+	b := newBed(t, 2, hostConfig+nvaPeers(2)+"fib: {bfd-next-hops: {addresses: [10.1.0.100], interval: 100ms}}\n")
+	must(t, b.NVAVNet[0].AddAddr("10.1.0.100/16"))
+	// A load balancer: it has BFD, and no BGP.
+	value(lab.StartBIRD(within(t), b.NVAs[0], `router id 10.1.0.100;
+protocol device {}
+protocol bfd { interface "eth0" { interval 100 ms; multiplier 3; }; neighbor 10.1.2.4 dev "eth0" local 10.1.0.100; }
+`))(t)
+	s := b.nvas(t, 2)
+	announce(t, s[1], attrs(lb, lab.SeedASN), lab.SeedBranch)
+	announce(t, s[1], attrs(lb, lab.SeedASN), prefixes(nva.IPv4, 100)...)
+	announce(t, s[0], attrs(lab.SeedNVA(1), lab.SeedASN, lab.SeedASN), lab.SeedBranch)
+	b.bfdSession(t, "10.1.0.100", bfdIs("up"))
+	b.route(t, lab.SeedBranch, lb)
+	must(t, b.NVAVNet[0].Cut())
+	b.route(t, lab.SeedBranch, lab.SeedNVA(1))
+	b.route(t, prefixes(nva.IPv4, 100)[99])
+	if _, text := b.explain(t, prefixes(nva.IPv4, 100)[0].String()); !strings.Contains(text, "BFD says that the path to next hop 10.1.0.100 is dead: control detection time expired") {
+		t.Errorf("explain:\n%s", text)
+	}
+	must(t, b.NVAVNet[0].Mend())
+	b.route(t, lab.SeedBranch, lb)
 }
