@@ -206,7 +206,7 @@ func (a *Agent) sweep(now time.Time) {
 		return
 	}
 	if n := a.table.Release(); n > 0 {
-		a.log.Info("removing routes of an earlier run that no peer announced again", "routes", n, "all_peers_heard", all)
+		a.journal(journal.Swept, slog.Int("routes", n), slog.Bool("all_peers_heard", all))
 	}
 }
 
@@ -226,7 +226,7 @@ func (a *Agent) cutOff(now time.Time) bool {
 		return false
 	}
 	if a.sweepHeld == 0 {
-		a.log.Warn("keeping the routes of an earlier run, for no session is up", "routes", n, "of", of, "share", a.cfg.FIB.SweepShare)
+		a.journal(journal.SweepHeld, slog.Int("routes", n), slog.Int("of", of), slog.Int("share", a.cfg.FIB.SweepShare))
 	}
 	a.sweepHeld = n
 	a.sweepAt = now.Add(a.cfg.FIB.SweepAfter)

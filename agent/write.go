@@ -165,7 +165,7 @@ func (a *Agent) mayRepair(now time.Time, lost map[netip.Prefix]bool) map[netip.P
 		}
 		if !a.postponed[p] {
 			a.postponed[p] = true
-			a.log.Warn("another program keeps changing a route of ours: it is put back less often now", "prefix", p, "again_in", fightWindow-now.Sub(a.fightsSince))
+			a.journal(journal.Contested, slog.Any("prefix", p), slog.Duration("again_in", fightWindow-now.Sub(a.fightsSince)))
 		}
 	}
 	return due

@@ -14,6 +14,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/server"
 
 	"github.com/nexthopd/nexthopd/agent/bgp/wire"
+	"github.com/nexthopd/nexthopd/agent/journal"
 )
 
 // This file puts wire.Conn between GoBGP and its sockets, for which GoBGP v4.8.0 has no
@@ -177,9 +178,9 @@ func (s *Speaker) faulty(addr netip.Addr, f wire.Fault) {
 		p.info.Faults[f.Reaction.String()]++
 	}
 	s.mu.Unlock()
-	attrs := []any{slog.String("peer", addr.String()), slog.String("reaction", f.Reaction.String()), slog.String("err", f.Text)}
+	attrs := []slog.Attr{slog.String("peer", addr.String()), slog.String("reaction", f.Reaction.String()), slog.String("err", f.Text)}
 	if f.Withdrawn > 0 {
 		attrs = append(attrs, slog.Int("prefixes", f.Withdrawn))
 	}
-	s.log.Warn("the peer sent a faulty message", attrs...)
+	journal.Log(s.log, journal.FaultyMessage, attrs...)
 }

@@ -181,15 +181,50 @@ var (
 			"or flushed stays so until it is taken back, or the daemon restarts.",
 		Next: "Nothing, if it was intended. `nexthopctl status` shows what is still in force, and the command that takes it back.",
 	}
+	Swept = Event{
+		ID: "7c440aa4f2fd44a3af217c5d1305bd03", Name: "swept", Level: LevelNotice,
+		Message: "removing routes that no peer announced again",
+		Fields:  "routes all_peers_heard",
+		Cause:   "Routes of an earlier run were still in the kernel, and no peer has announced them since: they are removed. ALL_PEERS_HEARD=false: not every peer has told everything within `fib.sweep-after`.",
+		Next:    "Nothing, if the peers are as expected. If one was not heard: `nexthopctl peers` shows why it is not up.",
+	}
+	SweepHeld = Event{
+		ID: "67e00585f07d491f89aad6b124a2f52b", Name: "sweep-held", Level: slog.LevelWarn,
+		Message: "keeping the routes of an earlier run, for no session is up",
+		Fields:  "routes of share",
+		Cause:   "It is time to remove what no peer announced again, but not a single session is up and ROUTES of OF routes would go, more than `fib.sweep-share` allows: it is probably this host that is cut off.",
+		Next:    "Find out why no session comes up: `nexthopctl doctor`, `nexthopctl peers`. The routes stay until a peer is back.",
+	}
+	Contested = Event{
+		ID: "bc873509b9824053bfd454eaa1351baa", Name: "contested", Level: slog.LevelWarn,
+		Message: "another program keeps changing a route of ours",
+		Fields:  "prefix again_in",
+		Cause:   "The route was put back several times in some seconds and is changed again and again. It is put back less often now, so that two programs do not load the machine.",
+		Next:    "Find who does it: `ip monitor route` shows the changes, `nexthopctl doctor` who uses our protocol number or metric.",
+	}
+	FaultyMessage = Event{
+		ID: "37a5300cc24d4544acc5e87b527f8e75", Name: "faulty-message", Level: slog.LevelWarn,
+		Message: "the peer sent a faulty message",
+		Fields:  "peer reaction err (prefixes)",
+		Cause:   "A message of the peer breaks the protocol as ERR says. REACTION is what was done about it, the least that RFC 7606 allows.",
+		Next:    "Report ERR to the vendor of the appliance. `nexthopctl peer PEER` shows the session.",
+	}
+	Unhealthy = Event{
+		ID: "78afe0108c004a1f9f33f2a9002f574d", Name: "unhealthy", Level: slog.LevelError,
+		Message: "not healthy, systemd's watchdog will restart the daemon",
+		Fields:  "err after",
+		Cause:   "The main loop does not go round (ERR). systemd is not told any more that all is well, and ends the daemon with SIGABRT after the time of WatchdogSec=; the goroutines are written to the journal, the routes stay, and the next start adopts them.",
+		Next:    "Keep the trace that follows in the journal, and report it: it shows where the daemon hangs.",
+	}
 )
 
 // Events lists the whole catalogue, in the order in which it is documented.
 func Events() []Event {
 	return []Event{
-		Started, Stopping, Failed, ConfigApplied, ConfigRefused, ConfigIncomplete, OperatorAction,
-		SessionUp, SessionDown, RestartExpired, BFDUp, BFDDown, PrefixLimitWarning,
+		Started, Stopping, Failed, Unhealthy, ConfigApplied, ConfigRefused, ConfigIncomplete, OperatorAction,
+		SessionUp, SessionDown, RestartExpired, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning,
 		Failover, NextHopLost, NextHopFound,
-		FIBRefused, ForeignConflict, Repair, Resync,
+		FIBRefused, ForeignConflict, Contested, Repair, Resync, Swept, SweepHeld,
 	}
 }
 
@@ -221,9 +256,15 @@ func Fields() []Field {
 		{"by", "the port id of the netlink socket that did it: the process id, mostly"},
 		{"routes", "how many routes; of stopping: what becomes of them"},
 		{"differences", "how many of them were not as they should be"},
+		{"all_peers_heard", "false: they are removed because fib.sweep-after is over"},
+		{"of", "how many there are in all"},
+		{"share", "fib.sweep-share, in percent"},
+		{"again_in", "when the route is put back once more"},
+		{"reaction", "what was done about it"},
+		{"after", "WatchdogSec= of the unit"},
 		{"signal", "what told of the loss, and whose: session 10.1.0.4"},
 		{"groups", "how many next-hop groups were rewritten"},
-		{"prefixes", "how many prefixes moved with them"},
+		{"prefixes", "how many prefixes that concerns"},
 		{"microseconds", "from the signal to the kernel's confirmation"},
 		{"action", "what the operator asked for"},
 		{"file", "the configuration file"},

@@ -29,6 +29,11 @@ func TestMessageIDsAreStable(t *testing.T) {
 		"config-applied":       "5105f087af6148baaaba78df35cb675c",
 		"config-refused":       "e4f63cdcfec64b3eabeeae477b77c927",
 		"config-incomplete":    "3943d22094e14d92ae90c51a8241c0be",
+		"swept":                "7c440aa4f2fd44a3af217c5d1305bd03",
+		"sweep-held":           "67e00585f07d491f89aad6b124a2f52b",
+		"contested":            "bc873509b9824053bfd454eaa1351baa",
+		"faulty-message":       "37a5300cc24d4544acc5e87b527f8e75",
+		"unhealthy":            "78afe0108c004a1f9f33f2a9002f574d",
 		"operator-action":      "6dbbfe9a075a40748bcc5a3965be33d2",
 	}
 	valid := regexp.MustCompile(`^[0-9a-f]{12}4[0-9a-f]{3}[89ab][0-9a-f]{15}$`) // sd_id128: a random UUID

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
+
+	"github.com/nexthopd/nexthopd/agent/journal"
 )
 
 // notifier tells systemd how we are (sd_notify(3)). Where no service manager listens it
@@ -61,7 +63,7 @@ func (n *notifier) watchdog(ctx context.Context, healthy func() error) {
 		case err == nil:
 			n.notify(daemon.SdNotifyWatchdog)
 		case !sick:
-			n.log.Error("not healthy, systemd's watchdog will restart the daemon", "err", err, "after", interval)
+			journal.Log(n.log, journal.Unhealthy, slog.Any("err", err), slog.Duration("after", interval))
 		}
 		sick = err != nil
 		select {

@@ -39,7 +39,7 @@ var rules = Rules{
 		"agent/journal":  {Module: []string{"agent/config"}},
 		"agent/session":  {Module: []string{"agent/rib"}, StdOnly: true},
 		"agent/bgp/wire": {StdOnly: true},
-		"agent/bgp":      {Module: []string{"agent/bgp/wire", "agent/rib", "agent/session", "agent/config", "fib"}, Tests: []string{"internal/netnstest"}},
+		"agent/bgp":      {Module: []string{"agent/bgp/wire", "agent/rib", "agent/session", "agent/config", "agent/journal", "fib"}, Tests: []string{"internal/netnstest"}},
 		"agent": {
 			Module: []string{"agent/rib", "agent/config", "agent/session", "agent/status", "agent/journal", "fib", "metrics", "bfd"},
 			Tests:  []string{"fib/fibtest"},
