@@ -42,7 +42,11 @@ func (a *Agent) overviewNow(o *status.Overview) {
 		g := status.Group{Prefixes: r.Prefixes, Installed: r.Present}
 		for _, w := range r.Ways {
 			name, _ := a.who(w.Source)
-			g.Ways = append(g.Ways, status.Way{Peer: name, NextHop: w.NextHop, Use: uses[w.Use], Why: w.Why})
+			way := status.Way{Peer: name, NextHop: w.NextHop, Use: uses[w.Use], Why: w.Why}
+			if w.Use == fib.Dead && a.resolver.IsDead(w.NextHop) {
+				way.Why = "bfd-down"
+			}
+			g.Ways = append(g.Ways, way)
 		}
 		o.Groups = append(o.Groups, g)
 	}

@@ -125,7 +125,7 @@ type Way struct {
 	Peer    string // name
 	NextHop netip.Addr
 	Use     Use
-	Why     string // it is dead: a reason as of a path
+	Why     string // it is dead: in a word
 }
 
 // Use says what becomes of a way at present.

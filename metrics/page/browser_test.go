@@ -62,7 +62,7 @@ func startBrowser(t *testing.T) *browser {
 	})
 	theirs.Close()
 	theirOut.Close()
-	deadline := time.Now().Add(2 * time.Minute)
+	deadline := time.Now().Add(5 * time.Minute) // of a busy machine
 	if err := in.SetReadDeadline(deadline); err != nil {
 		t.Fatal(err)
 	}

@@ -59,6 +59,7 @@ type fact struct {
 
 type peerRow struct {
 	Name, Address, ASN, State, For, Why string
+	BFD                                 string
 	Received, Accepted, Advertised      string
 	Flaps                               string
 	Level                               level
@@ -181,6 +182,9 @@ func (v *view) peers(peers []status.Peer, now time.Time) {
 			Name: p.Name, Address: p.Address.String(), ASN: strconv.FormatUint(uint64(p.ASN), 10), State: p.State, Level: peerLevel(p),
 			Received: count(p.Received), Accepted: count(p.Accepted), Advertised: count(p.Advertised), Flaps: strconv.FormatUint(p.Flaps, 10),
 		}
+		if p.BFD != "" {
+			row.BFD = "BFD " + p.BFD
+		}
 		if f, split := p.Families["ipv4"]; split && f.Advertised == nil {
 			row.Advertised = "–" // not counted
 		}
@@ -213,7 +217,7 @@ func peerLevel(p status.Peer) level {
 		return warn
 	case p.State != string(session.Established):
 		return bad
-	case p.Warning != "":
+	case p.Warning != "", p.BFD != "" && p.BFD != "up":
 		return warn
 	}
 	return good
