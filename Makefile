@@ -109,9 +109,10 @@ test-packages: ## install the packages in Debian 12 and 13 under systemd, with F
 # Minutes, so not with `make test`, which has the same for seconds.
 SOAK ?= 10m
 .PHONY: soak-bfd
-soak-bfd: ## eight BFD sessions of 3 x 50 ms on a busy machine, for SOAK (10m) without a false alarm (root)
+soak-bfd: ## eight BFD sessions of 3 x 50 ms while 100,000 prefixes come and go, for SOAK (10m) without a false alarm (root)
 	@$(call need_root,soak-bfd)
-	@NEXTHOPD_REQUIRE_ROOT=1 NEXTHOPD_BFD_SOAK=$(SOAK) go test -count=1 -v -timeout 24h -run '^TestSoak$$' ./bfd
+	@$(build_lab)
+	@NEXTHOPD_REQUIRE_ROOT=1 NEXTHOPD_BFD_SOAK=$(SOAK) go test -count=1 -v -timeout 24h -run '^TestBFDSoak$$' ./e2e
 
 .PHONY: apt-packages
 apt-packages: ## install the Debian packages that the tests need, no daemon started
