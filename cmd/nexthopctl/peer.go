@@ -79,6 +79,9 @@ func (c *cli) printPeer(p *status.Peer) {
 	}
 	c.field("prefixes", "%d received, %d accepted, %s advertised", p.Received, p.Accepted, told)
 	c.field("flaps", "%d", p.Flaps)
+	if p.BFD != "" {
+		c.field("BFD", "%s", p.BFD)
+	}
 	last := p.LastDown
 	if ago := c.since(p.LastDownAt); last != "" && ago != "" {
 		last += fmt.Sprintf(" (%s ago, %s)", ago, p.LastDownAt.In(c.location).Format(time.RFC3339))
