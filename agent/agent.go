@@ -177,6 +177,7 @@ func New(o Options) *Agent {
 	a.policy = rib.Policy{LocalASN: o.Config.ASN, VNet: o.Config.VNet.Prefixes, AllowInside: o.Config.VNet.AllowInside}
 	a.peers = newRegistry(o.Config.Peers)
 	a.bfd = newBFDWatch(o.BFD)
+	a.newGuards()
 	a.hub.init()
 	a.beat.Store(time.Now().UnixNano())
 	return a

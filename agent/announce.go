@@ -64,13 +64,14 @@ func (a *Agent) forwardingChanged() {
 
 // withhold notes whose paths of a prefix must not be announced. It is called with mu held,
 // after the table knows the prefix.
-func (a *Agent) withhold(p netip.Prefix, paths []rib.Path) {
+func (a *Agent) withhold(p netip.Prefix, paths []rib.Path, unusable []badPath) {
 	kernel := a.cfg.Announce == config.AnnounceForwarding
 	all := a.policy.Prefix(p) != "" || kernel && a.table.Refused(p)
 	var few [8]fib.Source
 	now := few[:0]
 	for _, x := range paths {
-		if all || a.policy.Path(p, x.Attrs) != "" || kernel && !a.forwards(x.Attrs.NextHop) {
+		refused := len(unusable) > 0 && slices.ContainsFunc(unusable, func(r badPath) bool { return r.source == x.Source })
+		if all || refused || kernel && !a.forwards(x.Attrs.NextHop) {
 			now = append(now, x.Source)
 		}
 	}
@@ -111,7 +112,8 @@ func (a *Agent) announceChanges() (more bool) {
 	n.queue = append(n.queue, a.table.RefusalNews()...)
 	next := n.queue[:min(len(n.queue), cycleRoutes)]
 	for _, p := range next {
-		a.withhold(p, a.rib.Paths(p))
+		paths := a.rib.Paths(p)
+		a.withhold(p, paths, a.unusable(nil, p, paths))
 	}
 	speaker := a.speaker
 	a.mu.Unlock()

@@ -160,16 +160,12 @@ func (a *Agent) decide(hostRead bool) (more bool) {
 		var why rib.Reason
 		a.vias, why = a.policy.Rank(a.vias[:0], p, paths)
 		a.table.Set(p, a.vias)
-		var few [8]fib.Source
+		var few [8]badPath
 		unusable := few[:0]
 		if len(a.vias) < len(paths) {
-			for _, x := range paths {
-				if a.policy.Path(p, x.Attrs) != "" {
-					unusable = append(unusable, x.Source)
-				}
-			}
+			unusable = a.unusable(unusable, p, paths)
 			if len(unusable) == len(paths) && why == "" {
-				why = a.policy.Path(p, paths[0].Attrs)
+				why = unusable[0].why
 			}
 		} else if len(paths) == 0 {
 			why = ""
@@ -177,7 +173,7 @@ func (a *Agent) decide(hostRead bool) (more bool) {
 		}
 		a.refused.set(p, unusable)
 		a.rejected.set(p, why)
-		a.withhold(p, paths)
+		a.withhold(p, paths, unusable)
 	}
 	more = a.rib.Dirty() > 0
 	a.mu.Unlock()
@@ -187,6 +183,16 @@ func (a *Agent) decide(hostRead bool) (more bool) {
 		}
 	}
 	return more
+}
+
+// unusable appends the paths of a prefix that are never used whatever the others are.
+func (a *Agent) unusable(buf []badPath, p netip.Prefix, paths []rib.Path) []badPath {
+	for _, x := range paths {
+		if why := a.policy.Path(p, x); why != "" {
+			buf = append(buf, badPath{x.Source, why})
+		}
+	}
+	return buf
 }
 
 // sweep ends the hold on the routes of an earlier run: when every configured peer has

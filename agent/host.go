@@ -52,7 +52,12 @@ func (a *Agent) readHost() error {
 	dead := a.bfd.dead
 	a.bfd.stale = true // the way to a peer may be another one
 	a.mu.Unlock()
+	before := a.ownAddresses()
 	a.host, a.resolver = h, fib.NewResolver(h).WithDead(dead)
+	a.policy.IsSelf = a.resolver.IsSelf
+	if after := a.ownAddresses(); !slices.Equal(before, after) {
+		a.newAddresses(before)
+	}
 	a.table.SetResolver(a.resolver.Resolve)
 	if a.told != nil {
 		a.nextHopNews(a.told, a.resolver)

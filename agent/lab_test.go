@@ -514,9 +514,9 @@ func (l *lab) shouldHold() string {
 		for _, p := range l.a.rib.Prefixes() {
 			j := l.a.judge(p)
 			whole := []rib.Reason{rib.InsideVNet, rib.CoversNextHop, rib.ForeignRoute}
-			each := []rib.Reason{rib.OwnASInPath, rib.ASZeroInPath, rib.WrongFamily, rib.Unreachable, rib.IsSelf, rib.Refused}
+			each := []rib.Reason{rib.Unreachable, rib.IsSelf, rib.Refused}
 			for _, v := range j.verdicts {
-				if slices.Contains(whole, j.why) || slices.Contains(each, v.Reason) || l.a.table.Refused(p) {
+				if slices.Contains(whole, j.why) || slices.Contains(each, v.Reason) || l.a.policy.Path(p, v.Path) != "" || l.a.table.Refused(p) {
 					list = append(list, fmt.Sprint(l.a.peers.bySource[v.Path.Source].cfg.Address, " ", p))
 				}
 			}

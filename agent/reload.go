@@ -177,6 +177,7 @@ func (a *Agent) newConfig(now *config.Config, removed []netip.Addr) {
 	a.peers.list = list
 	a.bfd.stale = true
 	a.bfd.reload++
+	a.newGuards()
 	a.captured = noGen // the ways to the peers are to be protected (S21)
 
 	if !slices.Equal(was.VNet.Prefixes, now.VNet.Prefixes) || !slices.Equal(was.VNet.AllowInside, now.VNet.AllowInside) {

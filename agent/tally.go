@@ -34,41 +34,65 @@ func (r *rejections) set(p netip.Prefix, why rib.Reason) {
 	r.counts[why]++
 }
 
-// refusals are the paths that are never used whatever the others are, and their number
-// by source and family. The zero value is empty.
-type refusals struct {
-	paths  map[netip.Prefix][]fib.Source
-	counts map[fib.Source]rib.Count
+// badPath says that a path is never used, and why.
+type badPath struct {
+	source fib.Source
+	why    rib.Reason
 }
 
-func (r *refusals) count(p netip.Prefix, s fib.Source, n int) {
-	c := r.counts[s]
+// refusals are the paths that are never used whatever the others are, and their number
+// by source and family, and by source and reason. The zero value is empty.
+type refusals struct {
+	paths   map[netip.Prefix][]badPath
+	counts  map[fib.Source]rib.Count
+	reasons map[badPath]int
+}
+
+func (r *refusals) count(p netip.Prefix, x badPath, n int) {
+	c := r.counts[x.source]
 	if p.Addr().Is4() {
 		c.IPv4 += n
 	} else {
 		c.IPv6 += n
 	}
-	r.counts[s] = c
+	r.counts[x.source] = c
+	if r.reasons[x] += n; r.reasons[x] == 0 {
+		delete(r.reasons, x)
+	}
 }
 
 // set notes whose paths of a prefix are refused. The slice is not kept.
-func (r *refusals) set(p netip.Prefix, sources []fib.Source) {
+func (r *refusals) set(p netip.Prefix, now []badPath) {
 	old := r.paths[p]
-	if len(old) == 0 && len(sources) == 0 {
+	if len(old) == 0 && len(now) == 0 {
 		return
 	}
-	for _, s := range old {
-		r.count(p, s, -1)
+	for _, x := range old {
+		r.count(p, x, -1)
 	}
-	if len(sources) == 0 {
+	if len(now) == 0 {
 		delete(r.paths, p)
 		return
 	}
 	if r.paths == nil {
-		r.paths, r.counts = make(map[netip.Prefix][]fib.Source), make(map[fib.Source]rib.Count)
+		r.paths, r.counts, r.reasons = make(map[netip.Prefix][]badPath), make(map[fib.Source]rib.Count), make(map[badPath]int)
 	}
-	r.paths[p] = append(old[:0], sources...)
-	for _, s := range sources {
-		r.count(p, s, 1)
+	r.paths[p] = append(old[:0], now...)
+	for _, x := range now {
+		r.count(p, x, 1)
 	}
+}
+
+// of counts the refused paths of a source by reason; nil: there are none.
+func (r *refusals) of(s fib.Source) map[string]int {
+	var out map[string]int
+	for x, n := range r.reasons {
+		if x.source == s {
+			if out == nil {
+				out = make(map[string]int)
+			}
+			out[string(x.why)] = n
+		}
+	}
+	return out
 }

@@ -154,6 +154,7 @@ func (a *Agent) Peers() []status.Peer {
 			MessagesReceived: i.MessagesReceived, MessagesSent: i.MessagesSent, Faults: i.Faults,
 			PeerCapabilities: i.PeerCapabilities, LastDown: i.LastDown.Text, Warning: i.Warning, BFD: a.bfdState(p.cfg.Address),
 		}
+		s.Refused = a.refused.of(p.source)
 		// What was refused counts what was ranked so far.
 		four, six := status.Prefixes{Received: received.IPv4, Accepted: max(received.IPv4-refused.IPv4, 0)},
 			status.Prefixes{Received: received.IPv6, Accepted: max(received.IPv6-refused.IPv6, 0)}

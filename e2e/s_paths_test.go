@@ -89,7 +89,7 @@ func TestS11_ThirdPartyNextHop(t *testing.T) {
 
 // S13: the longest prefix wins; then the shortest AS path, ORIGIN, MED, in that order.
 func TestS13_BestPath(t *testing.T) {
-	b := newBed(t, 2, hostConfig+nvaPeers(2))
+	b := newBed(t, 2, hostConfig+nvaPeers(2, "guards: {as-set: false}"))
 	s := b.nvas(t, 2)
 	med := func(a nva.Attrs, med uint32) nva.Attrs { a.MED = &med; return a }
 	origin := func(a nva.Attrs, o nva.Origin) nva.Attrs { a.Origin = o; return a }

@@ -63,6 +63,7 @@ var units = []struct{ part, unit string }{
 	{"_timestamp_seconds", "seconds since 1970"},
 	{"_seconds", "seconds"},
 	{"_prefix", "prefixes"},
+	{"_paths_", "paths"},
 	{"_messages_", "messages"},
 	{"_packets_", "packets"},
 	{"_transitions_", "changes"},

@@ -46,7 +46,7 @@ func seedCase() *fakeSource {
 		peers: []status.Peer{
 			{
 				Name: "quagga", Address: netip.MustParseAddr("10.1.0.4"), ASN: 65147, State: "Established", Since: &since,
-				LocalAddress: &local, Flaps: 2, Received: 10, Accepted: 9, Advertised: 3,
+				LocalAddress: &local, Flaps: 2, Received: 10, Accepted: 9, Advertised: 3, Refused: map[string]int{"first-as": 1},
 				Families:         map[string]status.Prefixes{"ipv4": {Received: 8, Accepted: 7, Advertised: &two}, "ipv6": {Received: 2, Accepted: 2, Advertised: &one}},
 				MessagesReceived: map[string]uint64{"update": 4}, MessagesSent: map[string]uint64{"keepalive": 7}, Faults: map[string]uint64{"treat-as-withdraw": 3},
 			},
@@ -100,6 +100,9 @@ nexthopd_bgp_peer_messages_received_total{peer="10.1.0.4",peer_as="65147",type="
 # HELP nexthopd_bgp_peer_messages_sent_total BGP messages sent to the peer, by type.
 # TYPE nexthopd_bgp_peer_messages_sent_total counter
 nexthopd_bgp_peer_messages_sent_total{peer="10.1.0.4",peer_as="65147",type="keepalive"} 7
+# HELP nexthopd_bgp_peer_paths_refused Paths of the peer that are never used whatever the others are, by reason: loops, guards, filters, limits.
+# TYPE nexthopd_bgp_peer_paths_refused gauge
+nexthopd_bgp_peer_paths_refused{peer="10.1.0.4",peer_as="65147",reason="first-as"} 1
 # HELP nexthopd_bgp_peer_prefixes_accepted Prefixes that the peer announces and that may be used (not refused by a loop check, filter or limit), by address family.
 # TYPE nexthopd_bgp_peer_prefixes_accepted gauge
 nexthopd_bgp_peer_prefixes_accepted{family="ipv4",peer="10.1.0.4",peer_as="65147"} 7

@@ -88,10 +88,18 @@ func attributes(list []bgp.PathAttributeInterface, hop netip.Addr) *rib.Attrs {
 			for _, l := range a.Values {
 				out.LargeCommunities = append(out.LargeCommunities, [3]uint32{l.ASN, l.LocalData1, l.LocalData2})
 			}
+		case *bgp.PathAttributeUnknown:
+			// GoBGP passes it on as it is. RFC 9234 section 5: of another length, it is malformed.
+			if a.Type == attrOTC && len(a.Value) == 4 {
+				out.HasOTC, out.OTC = true, binary.BigEndian.Uint32(a.Value)
+			}
 		}
 	}
 	return out
 }
+
+// attrOTC is the type of the attribute Only to Customer (RFC 9234 section 5).
+const attrOTC = 35
 
 // interner gives equal attributes one address, as long as somebody holds them: the
 // tables of two appliances that announce a million prefixes alike then hold a few
@@ -135,6 +143,12 @@ func appendKey(b []byte, a *rib.Attrs) []byte {
 	if a.HasMED {
 		b = append(b, 1)
 		b = binary.BigEndian.AppendUint32(b, a.MED)
+	} else {
+		b = append(b, 0)
+	}
+	if a.HasOTC {
+		b = append(b, 1)
+		b = binary.BigEndian.AppendUint32(b, a.OTC)
 	} else {
 		b = append(b, 0)
 	}

@@ -132,6 +132,7 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 	same := old
 	same.Name, same.Description, same.NextHop, same.Shutdown, same.BFD = c.Name, c.Description, c.NextHop, c.Shutdown, c.BFD
 	same.GracefulRestart.StaleTime = c.GracefulRestart.StaleTime
+	same.Guards, same.Role = c.Guards, c.Role
 	if same != c || c.PasswordFile != "" && s.passwordChanged(p) {
 		if _, err := s.peerConfig(c); err != nil { // before anything is torn down
 			return fmt.Errorf("update peer %s: %w", c.Address, err)

@@ -71,6 +71,8 @@ type Peer struct {
 	GTSM            uint8
 	BFD             BFD
 	GracefulRestart GracefulRestart
+	Guards          Guards
+	Role            Role
 }
 
 // GracefulRestart is what becomes of routes while a BGP daemon restarts and its host

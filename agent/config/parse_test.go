@@ -75,9 +75,9 @@ func TestPeerDefaults(t *testing.T) {
 	c := parse(t, "peers:\n- {name: quagga, address: 10.1.0.4, asn: 65147}\n- {name: six, address: \"fd00:1::5\", asn: 4200000000}\n")
 	want := []Peer{
 		{Name: "quagga", Address: netip.MustParseAddr("10.1.0.4"), ASN: 65147, Port: 179, MultihopTTL: 64,
-			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart},
+			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone},
 		{Name: "six", Address: netip.MustParseAddr("fd00:1::5"), ASN: 4200000000, Port: 179, MultihopTTL: 64,
-			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart},
+			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone},
 	}
 	if !reflect.DeepEqual(c.Peers, want) {
 		t.Errorf("Peers = %+v, want %+v", c.Peers, want)
@@ -113,6 +113,9 @@ peers:
   password-file: `+secret+`
   bfd: {enabled: true, interval: 50ms, multiplier: 5, mode: multihop, min-ttl: 254, strict: true, auth: {type: meticulous-keyed-sha1, key-id: 0, key-file: `+secret+`}}
   graceful-restart: {enabled: false, restart-time: 1s, stale-time: 24h}
+  guards: {martian: false, own-address: false, first-as: false, empty-as-path: false, as-set: false, confederation: false,
+    private-as: refuse, max-as-path: 0, ipv4-lengths: 8-28, ipv6-lengths: 64}
+  role: rs-client
 - {name: b, address: "fd00:1::5", asn: 65148, gtsm: 2, hold-time: 10s, password-credential: one, bfd: true}
 - {name: c, address: 127.0.0.2, asn: 65149, hold-time: 0}
 branch-to-branch: false
@@ -140,11 +143,11 @@ log: {level: debug, format: json}
 					Enabled: true, Strict: true, BFDSession: BFDSession{
 						Interval: 50 * time.Millisecond, Multiplier: 5, Mode: BFDMultihop, MinTTL: 254,
 						Auth: BFDAuth{Type: BFDMeticulousSHA1, KeyID: 0, KeyFile: secret},
-					}}, GracefulRestart: GracefulRestart{RestartTime: time.Second, StaleTime: 24 * time.Hour}},
+					}}, GracefulRestart: GracefulRestart{RestartTime: time.Second, StaleTime: 24 * time.Hour}, Guards: Guards{PrivateAS: PrivateASRefuse, IPv4: Lengths{8, 28}, IPv6: Lengths{64, 64}}, Role: RoleClient},
 			{Name: "b", Address: netip.MustParseAddr("fd00:1::5"), ASN: 65148, Port: 179, MultihopTTL: 64, GTSM: 2,
 				HoldTime: 10 * time.Second, Keepalive: 3 * time.Second, NextHop: NextHopUnchanged, PasswordFile: secret,
-				BFD: BFD{Enabled: true, BFDSession: BFDSession{Interval: 300 * time.Millisecond, Multiplier: 3, Mode: BFDAuto, Auth: BFDAuth{KeyID: 1}}}, GracefulRestart: defaultPeer().GracefulRestart},
-			{Name: "c", Address: netip.MustParseAddr("127.0.0.2"), ASN: 65149, Port: 179, MultihopTTL: 64, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart},
+				BFD: BFD{Enabled: true, BFDSession: BFDSession{Interval: 300 * time.Millisecond, Multiplier: 3, Mode: BFDAuto, Auth: BFDAuth{KeyID: 1}}}, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone},
+			{Name: "c", Address: netip.MustParseAddr("127.0.0.2"), ASN: 65149, Port: 179, MultihopTTL: 64, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone},
 		},
 		Announce: AnnounceAll,
 		FIB: FIB{Table: 100, Metric: 4294967295, Protocol: 255, MaxPaths: 1, Mode: ModeObserve, SweepAfter: 5 * time.Minute, OnStop: OnStopFlush,

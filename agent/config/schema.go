@@ -52,6 +52,8 @@ var peerKeys = []key[Peer]{
 	orSwitch(group("bfd", func(p *Peer) *BFD { return &p.BFD }, bfdKeys), func(p *Peer) *bool { return &p.BFD.Enabled }),
 	orSwitch(group("graceful-restart", func(p *Peer) *GracefulRestart { return &p.GracefulRestart }, gracefulRestartKeys),
 		func(p *Peer) *bool { return &p.GracefulRestart.Enabled }),
+	group("guards", func(p *Peer) *Guards { return &p.Guards }, guardKeys),
+	value("role", live, func(p *Peer) *Role { return &p.Role }, oneOf(RoleNone, RoleProvider, RoleCustomer, RolePeer, RoleServer, RoleClient)),
 }
 
 var gracefulRestartKeys = []key[GracefulRestart]{
@@ -155,6 +157,8 @@ func defaultPeer() Peer {
 			RestartTime: 120 * time.Second,
 			StaleTime:   360 * time.Second,
 		},
+		Guards: defaultGuards(),
+		Role:   RoleNone,
 	}
 }
 

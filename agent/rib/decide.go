@@ -43,10 +43,15 @@ type Policy struct {
 	// Captures are the prefixes that must not be installed because they would take the
 	// traffic to a peer or to a next hop away from the host's own route (see NewCaptures).
 	Captures Captures
+	// Guards are those of the peers, by Source; none: nothing is refused.
+	Guards []Guards
+	// IsSelf tells the host's own addresses; nil: none is known.
+	IsSelf func(netip.Addr) bool
 }
 
 // Path says why a path of a prefix must not be used, whatever the others are.
-func (p *Policy) Path(pfx netip.Prefix, a *Attrs) Reason {
+func (p *Policy) Path(pfx netip.Prefix, x Path) Reason {
+	a := x.Attrs
 	switch {
 	case a.ASPath.Contains(p.LocalASN):
 		return OwnASInPath
@@ -57,7 +62,7 @@ func (p *Policy) Path(pfx netip.Prefix, a *Attrs) Reason {
 		// peers ("IPv6 routes can not use an IPv4 nexthop"). The reverse works (RFC 8950).
 		return WrongFamily
 	}
-	return ""
+	return p.guard(pfx, x)
 }
 
 // Prefix says why a prefix must not be installed, whatever its paths are.
@@ -105,7 +110,7 @@ func (p *Policy) Rank(buf []fib.Via, pfx netip.Prefix, paths []Path) ([]fib.Via,
 	}
 	var few [8]Path
 	order := append(few[:0], paths...)
-	order = slices.DeleteFunc(order, func(x Path) bool { return p.Path(pfx, x.Attrs) != "" })
+	order = slices.DeleteFunc(order, func(x Path) bool { return p.Path(pfx, x) != "" })
 	slices.SortFunc(order, func(a, b Path) int {
 		if c, _ := compare(a.Attrs, b.Attrs); c != 0 {
 			return c
@@ -190,13 +195,16 @@ func (p *Policy) Judge(pfx netip.Prefix, paths []Path, e fib.Entry, state func(f
 func (p *Path) is(v fib.Via) bool { return v.Source == p.Source && v.NextHop == p.Attrs.NextHop }
 
 func (p *Policy) unusable(pfx netip.Prefix, x Path, e fib.Entry, state func(fib.Source) fib.SourceState, resolve func(netip.Addr) fib.Resolution) (Reason, string) {
-	switch why := p.Path(pfx, x.Attrs); why {
+	switch why := p.Path(pfx, x); why {
 	case OwnASInPath:
 		return why, fmt.Sprintf("the AS path %q holds our own AS %d: a loop", x.Attrs.ASPath, p.LocalASN)
 	case ASZeroInPath:
 		return why, fmt.Sprintf("the AS path %q holds AS 0 (RFC 7607)", x.Attrs.ASPath)
 	case WrongFamily:
 		return why, fmt.Sprintf("an IPv6 route cannot use the IPv4 next hop %s", x.Attrs.NextHop)
+	case "":
+	default:
+		return why, p.guardDetail(why, pfx, x)
 	}
 	if state(x.Source) == fib.SourceDown {
 		return PeerDown, "its peer's session is down"

@@ -118,6 +118,8 @@ type Attrs struct {
 	MED              uint32 // 0 where absent, the most preferred value
 	Communities      []uint32
 	LargeCommunities [][3]uint32
+	HasOTC           bool
+	OTC              uint32 // Only to Customer (RFC 9234): who said so
 }
 
 // Path is one peer's announcement of a prefix.

@@ -78,7 +78,9 @@ type Peer struct {
 	Flaps        uint64      `json:"flaps"`
 	Received     int         `json:"received"` // prefixes
 	Accepted     int         `json:"accepted"`
-	Advertised   int         `json:"advertised"`
+	// Refused counts the paths that are never used, by reason: loops, guards.
+	Refused    map[string]int `json:"refused,omitempty"`
+	Advertised int            `json:"advertised"`
 	// Families splits the last three, by "ipv4" and "ipv6".
 	Families         map[string]Prefixes `json:"families,omitempty"`
 	Restarting       bool                `json:"restarting,omitempty"` // graceful restart under way

@@ -78,6 +78,9 @@ func (c *cli) printPeer(p *status.Peer) {
 		told = "not counted how many are"
 	}
 	c.field("prefixes", "%d received, %d accepted, %s advertised", p.Received, p.Accepted, told)
+	for _, reason := range slices.Sorted(maps.Keys(p.Refused)) {
+		c.field("refused", "%d %s", p.Refused[reason], reason)
+	}
 	c.field("flaps", "%d", p.Flaps)
 	if p.BFD != "" {
 		c.field("BFD", "%s", p.BFD)
