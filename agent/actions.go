@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/netip"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -266,6 +267,9 @@ func (a *Agent) disable(p *peer, on bool) {
 	defer a.mu.Unlock()
 	p.disabled = on
 	a.bfd.stale = true
+	if on {
+		a.forget(p, time.Now())
+	}
 	a.wake()
 }
 

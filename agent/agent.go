@@ -98,17 +98,18 @@ type Agent struct {
 
 	// mu guards what follows, up to the empty line. It is held for some milliseconds at
 	// most: the rib's walks over all prefixes let go of it in between.
-	mu        sync.Mutex
-	speaker   Speaker
-	rib       *rib.Table
-	peers     registry
-	inbox     inbox
-	watched   []netip.Addr // peers and next hops: a route around one of them concerns us; ascending
-	hostStale bool         // the host's other routes changed since they were read
-	refused   refusals
-	bfd       bfdWatch
-	drained   bool     // peers are asked to prefer others (RFC 8326)
-	waiting   []string // keys whose new values wait for a restart
+	mu          sync.Mutex
+	speaker     Speaker
+	rib         *rib.Table
+	peers       registry
+	inbox       inbox
+	watched     []netip.Addr // peers and next hops: a route around one of them concerns us; ascending
+	hostStale   bool         // the host's other routes changed since they were read
+	refused     refusals
+	bfd         bfdWatch
+	persistence persistence
+	drained     bool     // peers are asked to prefer others (RFC 8326)
+	waiting     []string // keys whose new values wait for a restart
 
 	// Owned by the loop, which writes them with mu held; others read them with mu held.
 	cfg       *config.Config // never changed in place

@@ -119,7 +119,7 @@ func BenchmarkFailover(b *testing.B) {
 	a.waitSettled(b, benchPrefixes)
 	b.ResetTimer()
 	for range b.N {
-		a.PeerDown(quagga, false)
+		a.PeerDown(quagga, accident, false)
 		if err := a.do(b.Context(), func() {}); err != nil { // the cycle is over
 			b.Fatal(err)
 		}

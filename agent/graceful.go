@@ -25,7 +25,7 @@ func (a *Agent) restarted(p *peer, now time.Time) {
 	if !p.graceful || a.rib.Stale(p.source) > 0 {
 		return
 	}
-	p.graceful = false
+	p.graceful, p.kept = false, false
 	if p.state == session.Established {
 		a.inbox.source(p, fib.SourceUp, "", now)
 	} else {
@@ -40,9 +40,11 @@ func (a *Agent) expireStale(now time.Time, again *alarm) {
 	a.mu.Lock()
 	var over []*peer
 	for _, p := range a.peers.list {
-		if p.graceful && now.Before(p.staleUntil) {
+		switch {
+		case !p.graceful || p.kept: // persisting
+		case now.Before(p.staleUntil):
 			again.by(p.staleUntil)
-		} else if p.graceful {
+		case p.up || !a.persist(p, now):
 			over = append(over, p)
 		}
 	}

@@ -30,6 +30,10 @@ type peer struct {
 	// only while the peer is not silenced: BFD found the path to it dead.
 	offered  fib.SourceState
 	silenced bool
+	// up: its session is established, and not known to have ended since.
+	up bool
+	// kept: its session is over, and its paths stay all the same (fib.persist).
+	kept bool
 	// disabled: an operator shut it down, until told otherwise or a restart.
 	disabled bool
 	// eor: End-of-RIB heard in the present session, by family.
@@ -177,6 +181,9 @@ func (a *Agent) Learned(addr netip.Addr, changes []rib.Change) {
 	a.changes.Add(uint64(len(changes)))
 	a.mu.Lock()
 	if p := a.peers.byAddr[addr]; p != nil {
+		if !p.up && (p.kept || p.graceful) && a.persist(p, now) {
+			changes = withoutWithdrawals(changes)
+		}
 		a.rib.Update(p.source, changes, now.Unix())
 		a.restarted(p, now)
 		a.inbox.stamp(now)
@@ -222,28 +229,34 @@ func (a *Agent) Session(e session.Event) {
 	switch {
 	case e.State == session.Established:
 		p.local, p.remoteID, p.families = e.LocalAddress, e.RemoteID, e.Families
-		p.eor4, p.eor6 = false, false
+		p.eor4, p.eor6, p.up = false, false, true
 		for _, f := range bothFamilies {
-			if !slices.Contains(e.Preserved, f) {
+			if !p.kept && !slices.Contains(e.Preserved, f) {
 				a.dropStale(p, f)
 			}
+		}
+		if p.kept { // the peer may not know that it should send End-of-RIB
+			p.kept, p.staleUntil = false, now.Add(a.cfg.FIB.SweepAfter)
 		}
 		a.restarted(p, now)
 		if !p.graceful {
 			a.inbox.source(p, fib.SourceUp, "", now)
 		}
-	case e.Previous == session.Established && e.Graceful:
-		p.eor4, p.eor6 = false, false
-		p.graceful, p.staleUntil = true, now.Add(p.cfg.GracefulRestart.StaleTime)
+	case e.Previous == session.Established && (e.Graceful || p.kept):
+		p.eor4, p.eor6, p.up = false, false, false
 		a.inbox.source(p, fib.SourceStale, "", now)
-		// RFC 4724 section 4.2: what is stale since the restart before goes now.
-		for _, f := range bothFamilies {
-			a.dropStale(p, f)
+		if !p.kept {
+			p.staleUntil = now.Add(p.cfg.GracefulRestart.StaleTime)
+			// RFC 4724 section 4.2: what is stale since the restart before goes now.
+			for _, f := range bothFamilies {
+				a.dropStale(p, f)
+			}
 		}
+		p.graceful = true
 		a.rib.MarkStale(p.source)
 		a.restarted(p, now) // there was nothing to keep
 	case e.Previous == session.Established:
-		p.eor4, p.eor6 = false, false
+		p.eor4, p.eor6, p.up = false, false, false
 		p.graceful = false
 		a.inbox.source(p, fib.SourceDown, "session", now)
 	}
@@ -254,13 +267,14 @@ func (a *Agent) Session(e session.Event) {
 // PeerDown takes the speaker's first word of a lost session, which comes before the
 // peer's paths are withdrawn one by one: the traffic moves now (S24). A peer in graceful
 // restart is the business of the Session event that follows.
-func (a *Agent) PeerDown(addr netip.Addr, graceful bool) {
-	if graceful {
-		return
-	}
+func (a *Agent) PeerDown(addr netip.Addr, why session.DownReason, graceful bool) {
 	now := time.Now()
 	a.mu.Lock()
-	if p := a.peers.byAddr[addr]; p != nil {
+	p := a.peers.byAddr[addr]
+	if p != nil {
+		p.up = false
+	}
+	if p != nil && !graceful && !(died(why) && a.persist(p, now)) {
 		a.inbox.source(p, fib.SourceDown, "session", now)
 		a.inbox.stamp(now)
 	}

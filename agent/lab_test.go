@@ -353,9 +353,12 @@ func (l *lab) up(peers ...netip.Addr) {
 	synctest.Wait()
 }
 
+// accident is why a session may end.
+var accident = session.DownReason{Cause: "hold-timer", Text: "hold timer expired"}
+
 // down tells that a session ended, as the speaker does before it withdraws the paths.
 func (l *lab) down(peer netip.Addr) {
-	l.a.PeerDown(peer, false)
+	l.a.PeerDown(peer, accident, false)
 	synctest.Wait()
 }
 
@@ -363,13 +366,13 @@ func (l *lab) down(peer netip.Addr) {
 func (l *lab) idle(peer netip.Addr) {
 	l.a.Session(session.Event{
 		Peer: peer, State: session.Idle, Previous: session.Established, At: time.Now(),
-		Down: session.DownReason{Cause: "hold-timer", Text: "hold timer expired"},
+		Down: accident,
 	})
 	synctest.Wait()
 }
 
 func (l *lab) restarting(peer netip.Addr) {
-	l.a.PeerDown(peer, true)
+	l.a.PeerDown(peer, session.DownReason{}, true)
 	l.a.Session(session.Event{
 		Peer: peer, State: session.Idle, Previous: session.Established, At: time.Now(), Graceful: true,
 		Down: session.DownReason{Cause: "graceful-restart", Text: "the peer restarts and goes on forwarding"},

@@ -87,7 +87,7 @@ func (c *chaos) session(p netip.Addr) {
 	c.up[p] = false
 	e.State, e.Previous = session.Idle, session.Established
 	e.Graceful = c.rng.IntN(3) == 0
-	c.a.PeerDown(p, e.Graceful)
+	c.a.PeerDown(p, e.Down, e.Graceful)
 	c.pause()
 	if !e.Graceful {
 		c.withdrawAll(p)
@@ -340,13 +340,13 @@ func (l *lab) churn(p netip.Addr) {
 			l.a.Learned(p, part)
 		}
 		l.a.EndOfRIB(p, session.IPv4)
-		l.a.PeerDown(p, down.Graceful)
+		l.a.PeerDown(p, down.Down, down.Graceful)
 		if down.Graceful {
 			l.a.Session(down)
 			l.a.Session(up)
 			l.a.Learned(p, announce[:1000])
 			l.a.EndOfRIB(p, session.IPv4)
-			l.a.PeerDown(p, false)
+			l.a.PeerDown(p, accident, false)
 			down.Graceful = false
 		}
 		for part := range slices.Chunk(withdraw, 700) {

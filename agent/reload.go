@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/nexthopd/nexthopd/agent/config"
 	"github.com/nexthopd/nexthopd/agent/journal"
@@ -169,6 +170,9 @@ func (a *Agent) newConfig(now *config.Config, removed []netip.Addr) {
 	for _, c := range now.Peers {
 		if p := a.peers.byAddr[c.Address]; p != nil {
 			p.cfg = c
+			if c.Shutdown {
+				a.forget(p, time.Now())
+			}
 		} else {
 			a.peers.add(c)
 		}

@@ -34,6 +34,10 @@ func (a *Agent) Status(ctx context.Context) (status.Status, error) {
 		s.Degraded = append(s.Degraded, status.Problem{What: fmt.Sprintf(format, args...), Next: next})
 	}
 	a.ownDoing(problem)
+	if f := &s.FIB; f.Persisted > 0 && f.PersistUntil != nil {
+		problem("nexthopctl peers", "all sessions are lost: %d path%s kept unconfirmed until %s (fib.persist)",
+			f.Persisted, plural(f.Persisted, " is", "s are"), f.PersistUntil.Format(time.TimeOnly))
+	}
 	if len(cfg.Peers) == 0 {
 		problem("edit "+a.opts.ConfigFile+", then nexthopctl reload", "no peers are configured: nothing is learned and nothing installed")
 	}
@@ -90,6 +94,7 @@ func (a *Agent) fibNow() status.FIBStatus {
 	}
 	a.mu.Lock()
 	f.Prefixes = a.rib.Len()
+	f.Persisted, f.PersistUntil = a.persisted(), timeOrNil(a.persistence.until)
 	a.mu.Unlock()
 	count := func(r rib.Reason, n int) {
 		if n > 0 {
@@ -148,7 +153,7 @@ func (a *Agent) Peers() []status.Peer {
 		received, refused := a.rib.Received(p.source), a.refused.counts[p.source]
 		s := status.Peer{
 			Name: p.cfg.Name, Description: p.cfg.Description, Address: p.cfg.Address, ASN: p.cfg.ASN,
-			State: string(p.state), Shutdown: p.cfg.Shutdown || p.disabled, Disabled: p.disabled, Restarting: p.graceful,
+			State: string(p.state), Shutdown: p.cfg.Shutdown || p.disabled, Disabled: p.disabled, Restarting: p.graceful && !p.kept,
 			HoldTime: seconds(p.cfg.HoldTime), Keepalive: seconds(p.cfg.Keepalive), Flaps: i.Flaps,
 			Received:         received.Total(),
 			MessagesReceived: i.MessagesReceived, MessagesSent: i.MessagesSent, Faults: i.Faults,

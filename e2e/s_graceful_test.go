@@ -204,3 +204,43 @@ func TestGracefulRestartOfOurs(t *testing.T) {
 		})
 	}
 }
+
+// fib.persist: no packet is lost while all sessions are, and when one is back only what
+// it does not announce again goes.
+func TestPersist(t *testing.T) {
+	b := newBed(t, 2, hostConfig+"fib: {persist: 30s, sweep-after: 20s}\n"+nvaPeers(2))
+	gone := prefix("172.16.1.0/24")
+	s := b.nvas(t, 2)
+	for i := range s {
+		announce(t, s[i], nva.Attrs{}, lab.SeedBranch, gone)
+	}
+	b.route(t, lab.SeedBranch, lab.SeedNVA(0), lab.SeedNVA(1))
+	s[0].Close()
+	b.route(t, lab.SeedBranch, lab.SeedNVA(1))
+	tr := b.flows(t, lab.TrafficConfig{Flows: 12, Rate: 300})
+	since := time.Now()
+	s[1].Close()
+	poll(t, "a loud status", func() error {
+		out, _, exit, err := b.d.CLI(within(t), "status")
+		if err == nil && (exit != 4 || !strings.Contains(out, "all sessions are lost: 2 paths are kept")) {
+			err = fmt.Errorf("exit status %d: %s", exit, out)
+		}
+		return err
+	})
+	b.route(t, lab.SeedBranch, lab.SeedNVA(1))
+	again := b.dial(t, b.NVAs[1], nva4(1))
+	announce(t, again, nva.Attrs{}, lab.SeedBranch)
+	must(t, again.EndOfRIB(nva.IPv4))
+	must(t, again.EndOfRIB(nva.IPv6))
+	b.route(t, gone)
+	b.route(t, lab.SeedBranch, lab.SeedNVA(1))
+	b.steady(t, tr, 300)
+	if r := tr.Report(since); r.Lost() > 0 {
+		t.Errorf("%d of %d packets lost, interruption %s", r.Lost(), r.Sent(), r.Interruption())
+	}
+	for _, event := range []string{"persist-start", "persist-end"} {
+		if !strings.Contains(b.d.Proc.Log(), event) {
+			t.Errorf("no %s in the journal", event)
+		}
+	}
+}

@@ -78,6 +78,7 @@ var (
 	descFIBNextHops = ofFIB("nexthops", "Next hops of ours in the kernel.", gauge)
 	descFIBObjects  = ofFIB("nexthop_objects_enabled", "1 when routes name next-hop groups, 0 when they carry their next hops themselves (classic mode).", gauge)
 	descFIBSweep    = ofFIB("sweep_pending", "1 while routes of an earlier run are kept because the peers were not all heard yet, else 0.", gauge)
+	descFIBPersist  = ofFIB("persisted_paths", "Paths that are kept, unconfirmed, although all sessions are lost (fib.persist).", gauge)
 	descFIBSync     = ofFIB("last_sync_timestamp_seconds", "Unix time of the last full comparison with the kernel; absent before the first.", gauge)
 	descFIBRead     = ofFIB("read_timestamp_seconds",
 		"Unix time at which all nexthopd_fib gauges of this scrape were read; it falls behind only where the daemon's main loop is busy or hangs.", gauge)
@@ -86,7 +87,7 @@ var (
 		descReady,
 		descPeerInfo, descPeerUp, descPeerState, descPeerShutdown, descPeerRestarting, descPeerReceived, descPeerAccepted, descPeerAdvertised, descPeerRefused,
 		descPeerFlaps, descPeerMsgIn, descPeerMsgOut, descPeerFaults, descPeerSince,
-		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBSingle, descFIBGroups, descFIBNextHops, descFIBObjects, descFIBSweep, descFIBSync,
+		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBSingle, descFIBGroups, descFIBNextHops, descFIBObjects, descFIBSweep, descFIBPersist, descFIBSync,
 		descFIBRead,
 		descBFDUp, descBFDFailed, descBFDTransitions, descBFDDetection, descBFDIn, descBFDOut, descBFDSendErrors, descBFDDropped,
 		descBFDJitter, descBFDGap, descBFDLate, descBFDEngine, descBFDEngineLate, descBFDStray,
@@ -200,6 +201,7 @@ func (s sink) fib(f status.FIBStatus) {
 	s.count(descFIBNextHops, f.NextHops)
 	s.flag(descFIBObjects, f.NextHopObjects)
 	s.flag(descFIBSweep, f.Sweep == "pending")
+	s.count(descFIBPersist, f.Persisted)
 	s.time(descFIBRead, f.At)
 	if f.LastSync != nil {
 		s.time(descFIBSync, *f.LastSync)

@@ -59,6 +59,7 @@ func Describe() ([]Description, error) {
 
 // units are what the metrics count, by a part of the name; the first that fits.
 var units = []struct{ part, unit string }{
+	{"_paths", "paths"},
 	{"_info", "1"},
 	{"_timestamp_seconds", "seconds since 1970"},
 	{"_seconds", "seconds"},

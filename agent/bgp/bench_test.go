@@ -59,7 +59,7 @@ func BenchmarkLearn(b *testing.B) {
 					s, _, _ := startSpeaker(b, func(o *Options) {
 						o.Handler = c
 						o.Logger = nil
-						o.OnPeerDown = func(netip.Addr, bool) { lost.Store(time.Now().UnixNano()) }
+						o.OnPeerDown = func(netip.Addr, DownReason, bool) { lost.Store(time.Now().UnixNano()) }
 					})
 					mustAdd(b, s, peerConf(4, 65147), peerConf(5, 65148))
 					f := connect(b, peerAddr(4), fakeOptions{asn: 65147, noRestart: true})

@@ -219,7 +219,7 @@ func (s *Speaker) sessionLost(addr netip.Addr, reason string) {
 	s.walks++
 	s.mu.Unlock()
 	if s.opts.OnPeerDown != nil {
-		s.opts.OnPeerDown(addr, d.graceful)
+		s.opts.OnPeerDown(addr, d.reason, d.graceful)
 	}
 }
 

@@ -125,7 +125,7 @@ func TestDownReasons(t *testing.T) {
 			var mu sync.Mutex
 			var early []string
 			s, r, _ := startSpeaker(t, func(o *Options) {
-				o.OnPeerDown = func(p netip.Addr, graceful bool) {
+				o.OnPeerDown = func(p netip.Addr, _ DownReason, graceful bool) {
 					mu.Lock()
 					defer mu.Unlock()
 					early = append(early, fmt.Sprint(p, graceful))

@@ -35,7 +35,7 @@ type Options struct {
 	// walks over the peer's paths and so, in a big table, seconds before Handler hears of
 	// it. graceful: the peer promised to keep forwarding for at least one family. It runs on
 	// the goroutine that does that walk next, and must return quickly.
-	OnPeerDown func(peer netip.Addr, graceful bool)
+	OnPeerDown func(peer netip.Addr, why DownReason, graceful bool)
 }
 
 // ListenError says which address could not be listened on.

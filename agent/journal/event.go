@@ -74,7 +74,7 @@ var (
 		ID: "8833c2c5ba224e8d9d5e903a25db502e", Name: "restart-expired", Level: slog.LevelWarn,
 		Message: "peer took too long to restart",
 		Fields:  "peer name routes",
-		Cause: "The peer announced a graceful restart and did not announce everything again, with its End-of-RIB, within `graceful-restart.stale-time`. " +
+		Cause: "The peer announced a graceful restart, or came back to routes that `fib.persist` kept, and did not announce everything again, with its End-of-RIB, within `graceful-restart.stale-time`, or `fib.sweep-after`. " +
 			"ROUTES is how many of its paths were kept until now and are dropped.",
 		Next: "Read the peer's log: it is not back, or does not send End-of-RIB. Where it only needs longer, raise `stale-time`.",
 	}
@@ -94,6 +94,23 @@ var (
 			"MILLISECONDS is how long nothing had been heard when the detection time expired.",
 		Next: "Check the way between here and the peer, for both directions: `ping`, `nexthopctl bfd -o wide`. If sessions fail under load while the way is fine, " +
 			"allow longer intervals, or see there whether the process got its real-time priority.",
+	}
+	PersistStart = Event{
+		ID: "34acc9266941482ba3b12cdaea2144c2", Name: "persist-start", Level: slog.LevelError,
+		Message: "all sessions are lost; routes are kept for now",
+		Fields:  "routes until",
+		Cause: "The last session ended, and nobody here or there asked for it. As `fib.persist` says, its routes go on forwarding as they were, although nobody " +
+			"confirms them any more: ROUTES of them, until UNTIL.",
+		Next: "Find out why this host has no session: its network, its firewall, or all peers at once. `nexthopctl peers` has the cause of each.",
+	}
+	PersistEnd = Event{
+		ID: "8c4f3dea59fa40c69fd7ba1053fc3d7e", Name: "persist-end", Level: slog.LevelWarn,
+		Message: "routes without a session are kept no longer",
+		Fields:  "outcome routes",
+		Cause: "OUTCOME recovered: a session is back, and its peer has announced what it has, or was given time for it. expired: none came back in time. " +
+			"dropped: their peers were removed or shut down. " +
+			"ROUTES is how many paths were dropped, of peers that are not back.",
+		Next: "After recovered nothing. After expired the host has no learned route left: see persist-start.",
 	}
 	PrefixLimitWarning = Event{
 		ID: "5be0b94424744736b7e0ba93e1178491", Name: "prefix-limit-warning", Level: slog.LevelWarn,
@@ -222,7 +239,7 @@ var (
 func Events() []Event {
 	return []Event{
 		Started, Stopping, Failed, Unhealthy, ConfigApplied, ConfigRefused, ConfigIncomplete, OperatorAction,
-		SessionUp, SessionDown, RestartExpired, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning,
+		SessionUp, SessionDown, RestartExpired, PersistStart, PersistEnd, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning,
 		Failover, NextHopLost, NextHopFound,
 		FIBRefused, ForeignConflict, Contested, Repair, Resync, Swept, SweepHeld,
 	}
@@ -255,6 +272,8 @@ func Fields() []Field {
 		{"protocol", "the route protocol of the other program, by name where it has one"},
 		{"by", "the port id of the netlink socket that did it: the process id, mostly"},
 		{"routes", "how many routes; of stopping: what becomes of them"},
+		{"until", "how long they are kept"},
+		{"outcome", "how it ended, in a word"},
 		{"differences", "how many of them were not as they should be"},
 		{"all_peers_heard", "false: they are removed because fib.sweep-after is over"},
 		{"of", "how many there are in all"},

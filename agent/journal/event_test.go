@@ -18,6 +18,8 @@ func TestMessageIDsAreStable(t *testing.T) {
 		"restart-expired":      "8833c2c5ba224e8d9d5e903a25db502e",
 		"bfd-up":               "c5a21ee379d94d19b65a7041f7b8b2ba",
 		"bfd-down":             "33279885b95147cbab251b4798aa2ffd",
+		"persist-start":        "34acc9266941482ba3b12cdaea2144c2",
+		"persist-end":          "8c4f3dea59fa40c69fd7ba1053fc3d7e",
 		"prefix-limit-warning": "5be0b94424744736b7e0ba93e1178491",
 		"fib-refused":          "4a0f018e50864f8fba16aa1b57b66613",
 		"foreign-conflict":     "5bffac30eba84e4ea75706ce61b20398",

@@ -57,7 +57,11 @@ type FIBStatus struct {
 	// Sweep: "pending" while routes of an earlier run wait for the peers, else "done".
 	Sweep    string     `json:"sweep"`
 	LastSync *time.Time `json:"lastSync,omitempty"`
-	At       time.Time  `json:"at,omitzero"` // when all of this was true
+	// Persisted counts the paths that are kept, until PersistUntil, although all sessions
+	// are lost (fib.persist).
+	Persisted    int        `json:"persisted,omitempty"`
+	PersistUntil *time.Time `json:"persistUntil,omitempty"`
+	At           time.Time  `json:"at,omitzero"` // when all of this was true
 }
 
 // Peer is a configured neighbour and its session.
