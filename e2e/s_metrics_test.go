@@ -2,11 +2,18 @@ package e2e_test
 
 import (
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
 	"math"
+	"math/big"
 	"net"
 	"net/http"
 	"net/url"
@@ -29,10 +36,27 @@ const (
 	scrapeHash     = "$2a$04$WupwezrfiAho1JrT/8obvOfk/7fA2zeSDuqJ8NcriF0ZhxcS3X4dG"
 )
 
+// certificate writes one for 127.0.0.1 that vouches for itself: web.crt and web.key.
+func certificate(t *testing.T, dir string) {
+	t.Helper()
+	key := value(ecdsa.GenerateKey(elliptic.P256(), rand.Reader))(t)
+	c := &x509.Certificate{
+		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour),
+		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, IsCA: true, BasicConstraintsValid: true,
+	}
+	for file, block := range map[string]*pem.Block{
+		"web.crt": {Type: "CERTIFICATE", Bytes: value(x509.CreateCertificate(rand.Reader, c, c, &key.PublicKey, key))(t)},
+		"web.key": {Type: "EC PRIVATE KEY", Bytes: value(x509.MarshalECPrivateKey(key))(t)},
+	} {
+		must(t, os.WriteFile(filepath.Join(dir, file), pem.EncodeToMemory(block), 0o600))
+	}
+}
+
 // client is one that speaks from a node.
 func client(n *lab.Node) *http.Client {
 	return &http.Client{Timeout: 20 * time.Second, Transport: &http.Transport{
 		DisableKeepAlives: true,
+		TLSClientConfig:   &tls.Config{InsecureSkipVerify: true}, // Prometheus verifies it
 		DialContext: func(_ context.Context, network, address string) (conn net.Conn, err error) {
 			err = n.Do(func() error {
 				conn, err = net.DialTimeout(network, address, 5*time.Second)
@@ -46,7 +70,7 @@ func client(n *lab.Node) *http.Client {
 // get reads what the daemon's HTTP listener says.
 func (b *bed) get(t *testing.T, path, password string) (status int, body string) {
 	t.Helper()
-	req := value(http.NewRequestWithContext(within(t), http.MethodGet, "http://127.0.0.1:9565"+path, nil))(t)
+	req := value(http.NewRequestWithContext(within(t), http.MethodGet, "https://127.0.0.1:9565"+path, nil))(t)
 	if password != "" {
 		req.SetBasicAuth("prometheus", password)
 	}
@@ -77,7 +101,7 @@ type prom struct {
 
 // startPrometheus starts one that scrapes the daemon every second, under the alert rules
 // that the packages bring.
-func (b *bed) startPrometheus(t *testing.T, port int, flags ...string) *prom {
+func (b *bed) startPrometheus(t *testing.T, ca string, port int, flags ...string) *prom {
 	t.Helper()
 	dir := t.TempDir()
 	must(t, os.WriteFile(filepath.Join(dir, "nexthopd.rules.yml"), prometheus.Rules, 0o644))
@@ -86,6 +110,8 @@ global: {scrape_interval: 1s, evaluation_interval: 1s}
 rule_files: [nexthopd.rules.yml]
 scrape_configs:
   - job_name: nexthopd
+    scheme: https
+    tls_config: {ca_file: `+ca+`}
     basic_auth: {username: prometheus, password: `+scrapePassword+`}
     static_configs: [{targets: ["127.0.0.1:9565"]}]
 `), 0o600))
@@ -170,15 +196,17 @@ func (p *prom) waitFor(t *testing.T, exprs ...string) {
 	}
 }
 
-// A real Prometheus scrapes the daemon, with a password: what it is told is true, every
+// A real Prometheus scrapes the daemon, by TLS and with a password: what it is told is true, every
 // expression of the dashboard yields something, and the alerts that should come do.
 func TestS38_Prometheus(t *testing.T) {
 	dir := t.TempDir()
 	web := filepath.Join(dir, "web.yml")
-	must(t, os.WriteFile(web, []byte("basic_auth_users: {prometheus: "+scrapeHash+"}\n"), 0o600))
+	certificate(t, dir)
+	const tlsPart = "tls_server_config: {cert_file: web.crt, key_file: web.key}\n"
+	must(t, os.WriteFile(web, []byte(tlsPart+"basic_auth_users: {prometheus: "+scrapeHash+"}\n"), 0o600))
 	b := newBed(t, 2, hostConfig+"metrics: {listen: \"127.0.0.1:9565\", web-config: "+web+"}\n"+nvaPeers(2))
-	p := b.startPrometheus(t, 9090)
-	native := b.startPrometheus(t, 9091, "--enable-feature=native-histograms")
+	p := b.startPrometheus(t, dir+"/web.crt", 9090)
+	native := b.startPrometheus(t, dir+"/web.crt", 9091, "--enable-feature=native-histograms")
 
 	t.Run("password", func(t *testing.T) {
 		for _, path := range []string{"/", "/metrics", "/-/ready"} {
@@ -310,7 +338,7 @@ func TestS38_Prometheus(t *testing.T) {
 		}
 		reload(good+"nonsense: 1\n", 0)
 		reload(good, 1)
-		must(t, os.WriteFile(web, []byte("basic_auth_users: {prometheus: "+scrapePassword+"}\n"), 0o600))
+		must(t, os.WriteFile(web, []byte(tlsPart+"basic_auth_users: {prometheus: "+scrapePassword+"}\n"), 0o600))
 		_, stderr, exit, err := b.d.CLI(within(t), "reload", "--dry-run")
 		if err != nil || exit == 0 || !strings.Contains(stderr, "is not a bcrypt hash") || strings.Contains(stderr+b.d.Proc.Log(), scrapePassword) {
 			t.Errorf("reload --dry-run with a bad web configuration: exit status %d, %v\n%s", exit, err, stderr)
