@@ -78,6 +78,14 @@ test: ## all tests, after installing the Debian packages they need (root)
 	{ $(build_lab) && go test -count=1 -p 1 -timeout $(E2E_TIMEOUT) ./e2e/...; } || failed=1; \
 	exit $$failed
 
+# The test without SOAK takes seconds and is part of `make test`.
+SOAK ?= 10m
+.PHONY: soak
+soak: ## two good NVAs, a hostile and a flapping one for SOAK (10m): nothing is lost, nothing grows (root)
+	@$(call need_root,soak)
+	@$(build_lab)
+	@SOAK=$(SOAK) NEXTHOPD_REQUIRE_ROOT=1 go test -count=1 -v -timeout 24h -run '^TestSoak$$' ./e2e/
+
 .PHONY: test-unit
 test-unit: ## what runs without root, with -race; tests that need root skip themselves
 	@$(unit_packages); go test -race -timeout $(UNIT_TIMEOUT) $$unit

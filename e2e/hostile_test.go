@@ -101,8 +101,7 @@ func (h *besieged) undisturbed(t *testing.T, since time.Time, kernel int) {
 // peerOf reads the daemon's view of a peer.
 func (h *besieged) peerOf(t *testing.T, name string) status.Peer {
 	t.Helper()
-	var all []status.Peer
-	must(t, h.d.Get(within(t), status.PathPeers, &all))
+	all := h.everyPeer(t)
 	i := slices.IndexFunc(all, func(p status.Peer) bool { return p.Name == name })
 	return all[i]
 }
