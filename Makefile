@@ -148,6 +148,11 @@ fuzz: ## every fuzz target for FUZZTIME (60s)
 		go test -run='^$$' -fuzz="^$$name\$$" -fuzztime=$(FUZZTIME) "$$dir" </dev/null; \
 	done <<<"$$targets"
 
+GOVULNCHECK := golang.org/x/vuln/cmd/govulncheck@v1.9.0
+.PHONY: vulncheck
+vulncheck: ## known vulnerabilities of what is linked in; needs the network (docs/dependencies.md)
+	@go run $(GOVULNCHECK) ./cmd/...
+
 .PHONY: clean
 clean: ## remove what the targets above made
 	rm -rf bin dist

@@ -184,3 +184,18 @@ func unquote(t *testing.T, lit *ast.BasicLit) string {
 	}
 	return s
 }
+
+// The review of dependencies has every module that go.mod requires.
+func TestDependencies(t *testing.T) {
+	texts := pages(t)
+	mod, err := os.ReadFile("go.mod")
+	if err != nil {
+		t.Fatal(err)
+	}
+	direct, _, _ := strings.Cut(string(mod), "// indirect")
+	for _, m := range regexp.MustCompile(`(?m)^\t(\S+) v\S+$`).FindAllStringSubmatch(direct, -1) {
+		if !strings.Contains(texts["docs/dependencies.md"], m[1]+" ") && !strings.Contains(texts["docs/dependencies.md"], m[1]+",") {
+			t.Errorf("docs/dependencies.md lacks %s", m[1])
+		}
+	}
+}

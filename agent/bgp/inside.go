@@ -172,9 +172,6 @@ func sendHold(hold time.Duration) time.Duration { return max(2*hold, time.Minute
 func (s *Speaker) faulty(addr netip.Addr, f wire.Fault) {
 	s.mu.Lock()
 	if p := s.peers[addr]; p != nil {
-		if p.info.Faults == nil {
-			p.info.Faults = map[string]uint64{}
-		}
 		p.info.Faults[f.Reaction.String()]++
 	}
 	s.mu.Unlock()
@@ -183,4 +180,13 @@ func (s *Speaker) faulty(addr netip.Addr, f wire.Fault) {
 		attrs = append(attrs, slog.Int("prefixes", f.Withdrawn))
 	}
 	journal.Log(s.log, journal.FaultyMessage, attrs...)
+}
+
+// noFaults has a zero for each reaction, for a counter must be there before it grows.
+func noFaults() map[string]uint64 {
+	none := map[string]uint64{}
+	for _, r := range wire.Reactions {
+		none[r.String()] = 0
+	}
+	return none
 }

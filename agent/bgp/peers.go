@@ -56,7 +56,7 @@ func (s *Speaker) addPeer(c config.Peer) error {
 		cfg:          c,
 		held:         held,
 		password:     gobgp.Conf.AuthPassword != "",
-		info:         PeerInfo{Address: c.Address, State: Idle, AdminDown: c.Shutdown},
+		info:         PeerInfo{Address: c.Address, State: Idle, AdminDown: c.Shutdown, Faults: noFaults()},
 		otherAddress: otherAddress(c, netip.Addr{}),
 		restartable:  map[Family]bool{},
 		stateSince:   time.Now(),
