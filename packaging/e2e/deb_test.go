@@ -19,7 +19,7 @@ func TestDebian(t *testing.T) {
 				name string
 				run  func(h *host)
 			}{
-				{"install", (*host).install},
+				{"newcomer", func(h *host) { h.newcomer(manual[root.Suite][0], manual[root.Suite][1]) }},
 				{"configure", (*host).configure},
 				{"journal", (*host).journal},
 				{"prometheus", (*host).prometheus},
@@ -48,10 +48,10 @@ func TestDebian(t *testing.T) {
 	}
 }
 
-// Freshly installed it runs, says that it has no peers, and changes no route.
-func (h *host) install() {
-	before := h.Run("ip route")
-	h.Run("apt-get install -y /packages/" + deb(oldVersion, "amd64"))
+// fresh is for what was just installed: it runs, says that it has no peers, and changed
+// no route.
+func (h *host) fresh(before string) {
+	h.t.Helper()
 	h.Run("systemctl is-active nexthopd && systemctl is-enabled nexthopd")
 	h.Wait("no peers are configured", 10*time.Second, "nexthopctl status || [ $? -eq 4 ]")
 	h.Wait("no peers", 10*time.Second, "systemctl show -p StatusText nexthopd")
@@ -113,17 +113,30 @@ func (h *host) access() {
 	}
 }
 
-// A secret goes from a file that only root can read to the daemon.
+// A secret goes from a file that only root can read to the daemon, and nowhere else.
 func (h *host) secrets() {
-	h.Write("/etc/nexthopd/secrets.d/nva-b", "wrong on the other side")
+	const secret = "correct-horse-battery"
+	h.Write("/etc/nexthopd/secrets.d/nva-b", secret)
 	h.Run("chmod 600 /etc/nexthopd/secrets.d/nva-b")
-	h.Write("/etc/nexthopd/nexthopd.yaml", strings.Replace(hostConfig, "asn: 65147}\n  - {name: nva-b, ",
-		"asn: 65147}\n  - {password-credential: peers_nva-b, name: nva-b, ", 1))
+	h.frrPassword(secret)
+	h.Write("/etc/nexthopd/nexthopd.yaml", strings.Replace(hostConfig, "{name: nva-b, ", "{password-credential: peers_nva-b, name: nva-b, ", 1))
 	h.Run("systemctl restart nexthopd")
-	// FRR has no secret, so this session can't come up, and the other one does.
-	h.Wait("1 of 2 established", 30*time.Second, "nexthopctl status || [ $? -eq 4 ]")
+	h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status")
+	h.Run("! { journalctl -u nexthopd; nexthopctl peers -o json; systemctl status nexthopd; } | grep -q " + secret)
 	h.Run("rm /etc/nexthopd/secrets.d/nva-b")
+	h.frrPassword("")
 	h.configure()
+}
+
+// frrPassword sets the second appliance's secret, none if it is empty.
+func (h *host) frrPassword(secret string) {
+	h.t.Helper()
+	command := "no neighbor 10.1.2.4 password"
+	if secret != "" {
+		command = "neighbor 10.1.2.4 password " + secret
+	}
+	_, err := h.frr[1].Vtysh(h.ctx, "configure terminal", "router bgp 65147", command)
+	check(h.t, err)
 }
 
 // A mistake is no restart loop, its place is in the journal, and the routes stay.
@@ -148,7 +161,7 @@ func (h *host) upgrade(command string) {
 	check(h.t, err)
 	missing := h.keepRoute(func() {
 		h.Run(command)
-		h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status || [ $? -eq 4 ]")
+		h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status")
 	})
 	report := traffic.Stop()
 	if report.Lost() > 0 || missing > 500*time.Millisecond {
@@ -176,7 +189,7 @@ func (h *host) watchdog() {
 		h.Run("kill -STOP " + pid)
 		h.Wait("1", 30*time.Second, "systemctl show -p NRestarts --value nexthopd")
 		h.Wait("active", 30*time.Second, "systemctl is-active nexthopd")
-		h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status || [ $? -eq 4 ]")
+		h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status")
 	})
 	if missing > 500*time.Millisecond {
 		h.t.Errorf("the route was missing for %s", missing)
@@ -221,7 +234,7 @@ func (h *host) networkd() {
 	}
 	h.wantRoute()
 	h.Run("systemctl stop systemd-networkd.socket systemd-networkd && systemctl start nexthopd")
-	h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status || [ $? -eq 4 ]")
+	h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status")
 }
 
 func (h *host) reload() {

@@ -29,9 +29,9 @@ type Root struct {
 var (
 	// What the tests need beside a bootable system: a Prometheus of the release itself.
 	bookworm = Root{"bookworm", []string{"systemd", "systemd-sysv", "iproute2", "prometheus", "ca-certificates"}}
-	// The packagers' tools, of the newer release; dnf to install the rpm with, and D-Bus,
-	// which every distribution with rpm has and the rpm's scriptlets need.
-	trixie = Root{"trixie", append([]string{"lintian", "man-db", "dnf", "rpm", "createrepo-c", "dbus"}, bookworm.Packages...)}
+	// The packagers' tools, of the newer release; dnf and zypper to install the rpm with, and
+	// D-Bus, which every distribution with rpm has and the rpm's scriptlets need.
+	trixie = Root{"trixie", append([]string{"lintian", "man-db", "dnf", "zypper", "rpm", "createrepo-c", "dbus"}, bookworm.Packages...)}
 )
 
 // Dir returns the root's folder, after building it where the cache has none of this week.
