@@ -85,6 +85,22 @@ func TestCompare(t *testing.T) {
 	}
 }
 
+// A secret that was changed in its file, and is not in the plan's text.
+func TestCompareSecret(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "s")
+	text := peers("password-file: " + file)
+	writeFile(t, file, "one\n", 0o600)
+	before := parse(t, text)
+	if plan := Compare(before, parse(t, text)); !plan.Empty() {
+		t.Errorf("the same secret: %s", plan)
+	}
+	writeFile(t, file, "two\n", 0o600)
+	const want = "peer two: password-file: old secret -> new secret\nsessions reset: two"
+	if got := Compare(before, parse(t, text)).String(); got != want {
+		t.Errorf("a new secret:\ngot  %s\nwant %s", got, want)
+	}
+}
+
 // What the agent reads from a plan, beside the text.
 func TestPlanFields(t *testing.T) {
 	before := parse(t, "vnet: {prefixes: 10.1.0.0/16}\npeers:\n- {name: a, address: 10.1.0.4, asn: 65147}\n- {name: b, address: 10.1.0.5, asn: 65148, shutdown: true}\n")

@@ -67,6 +67,9 @@ type Peer struct {
 	// PasswordFile holds the TCP MD5 secret (RFC 2385), one line. Empty: no authentication.
 	// A systemd credential is named as password-credential and resolved to its file here.
 	PasswordFile string
+	// PasswordSum is a hash of what is in it, so that Compare finds a new secret in an old
+	// file. Not to be shown.
+	PasswordSum string
 	// GTSM is the largest number of hops to the peer (RFC 5082); 0: off.
 	GTSM            uint8
 	BFD             BFD

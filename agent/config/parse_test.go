@@ -158,6 +158,9 @@ log: {level: debug, format: json}
 		API: API{Socket: "/tmp/x.sock"},
 		Log: Log{Level: slog.LevelDebug, Format: "json"},
 	}
+	for i := range want.Peers {
+		want.Peers[i].PasswordSum = sumFile(want.Peers[i].PasswordFile)
+	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
 	}

@@ -46,8 +46,8 @@ var peerKeys = []key[Peer]{
 	value("keepalive", reset, func(p *Peer) *time.Duration { return &p.Keepalive }, keepalive),
 	value("next-hop", live, func(p *Peer) *NextHop { return &p.NextHop }, oneOf(NextHopUnchanged, NextHopSelf)),
 	value("shutdown", live, func(p *Peer) *bool { return &p.Shutdown }, boolean),
-	value("password-file", reset, func(p *Peer) *string { return &p.PasswordFile }, passwordFile),
-	value("password-credential", alias, func(p *Peer) *string { return &p.PasswordFile }, passwordCredential),
+	secret("password-file", reset, passwordFile),
+	secret("password-credential", alias, passwordCredential),
 	value("gtsm", reset, func(p *Peer) *uint8 { return &p.GTSM }, number[uint8](1, 254)),
 	orSwitch(group("bfd", func(p *Peer) *BFD { return &p.BFD }, bfdKeys), func(p *Peer) *bool { return &p.BFD.Enabled }),
 	orSwitch(group("graceful-restart", func(p *Peer) *GracefulRestart { return &p.GracefulRestart }, gracefulRestartKeys),
@@ -239,6 +239,23 @@ func value[S any, V comparable](name string, e effect, field func(*S) *V, t scal
 			return []Change{{path, show(*field(before)), show(*field(after)), e}}
 		},
 	}
+}
+
+// secret is a key of a peer that names the file of its password: what is in there counts.
+func secret(name string, e effect, t scalar[string]) key[Peer] {
+	k := value(name, e, func(p *Peer) *string { return &p.PasswordFile }, t)
+	readPath, diffPath := k.read, k.diff
+	k.read = func(d *decoder, n node, p *Peer) {
+		readPath(d, n, p)
+		p.PasswordSum = sumFile(p.PasswordFile)
+	}
+	k.diff = func(path string, before, after *Peer) []Change {
+		if changes := diffPath(path, before, after); len(changes) > 0 || before.PasswordSum == after.PasswordSum {
+			return changes
+		}
+		return []Change{{path, "old secret", "new secret", e}}
+	}
+	return k
 }
 
 // list is a key with any number of values, whose order means nothing.

@@ -1,6 +1,7 @@
 package config
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -346,7 +347,17 @@ func parseWebConfig(text string) (string, error) {
 	return text, nil
 }
 
-// checkSecretFile looks at a secret's file, never into it.
+// sumFile tells the contents of secret files apart; one that cannot be read has been found
+// out by checkSecretFile.
+func sumFile(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return ""
+	}
+	return fmt.Sprintf("%x", sha256.Sum256(b))
+}
+
+// checkSecretFile looks at a secret's file, not into it.
 func checkSecretFile(path string) error {
 	info, err := os.Stat(path)
 	switch {
@@ -362,7 +373,7 @@ func checkSecretFile(path string) error {
 	// A reload is refused as a whole rather than found out half done.
 	f, err := os.Open(path)
 	if err != nil {
-		return fmt.Errorf("%s: %w: the daemon's user must be able to read it (chgrp nexthopd, chmod 0640)", path, plainPathError(err))
+		return fmt.Errorf("%s: %w: the daemon's user must be able to read it (chown nexthopd, chmod 0400)", path, plainPathError(err))
 	}
 	return f.Close()
 }
