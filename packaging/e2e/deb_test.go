@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"encoding/json"
 	"os/exec"
 	"strings"
 	"testing"
@@ -31,6 +32,7 @@ func TestDebian(t *testing.T) {
 				{"watchdog", (*host).watchdog},
 				{"networkd", (*host).networkd},
 				{"reload", (*host).reload},
+				{"bfd", (*host).bfd},
 				{"remove", (*host).remove},
 				{"purge", (*host).purge},
 			}
@@ -237,26 +239,95 @@ func (h *host) networkd() {
 	h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status")
 }
 
+// reload applies what is changed, and resets what the change concerns and nothing else.
 func (h *host) reload() {
-	if _, err := h.Try(h.ctx, "nexthopctl --help | grep -q '^  reload '"); err != nil {
-		h.t.Skip("waits for `nexthopctl reload`, which the unit's ExecReload calls")
+	write := func(config string) { h.Write("/etc/nexthopd/nexthopd.yaml", config) }
+	since := func(peer string) string {
+		h.t.Helper()
+		var peers []struct{ Name, Since string }
+		check(h.t, json.Unmarshal([]byte(h.Run("nexthopctl peers -o json")), &peers))
+		for _, p := range peers {
+			if p.Name == peer && p.Since != "" {
+				return p.Since
+			}
+		}
+		h.t.Fatalf("nexthopctl peers does not say since when %s: %+v", peer, peers)
+		return ""
 	}
-	sessions := h.Run("nexthopctl peers -o json | grep since")
-	h.Write("/etc/nexthopd/nexthopd.yaml", strings.Replace(hostConfig, "10.1.0.0/16", "10.1.0.0/16, 10.3.0.0/24", 1))
+	a, b := since("nva-a"), since("nva-b")
+
+	changed := strings.Replace(hostConfig, "10.1.0.0/16", "10.1.0.0/16, 10.3.0.0/24", 1)
+	write(changed)
 	h.Run("systemctl reload nexthopd")
-	if out := h.Run("nexthopctl advertised nva-a"); !strings.Contains(out, "10.3.0.0/24") {
-		h.t.Errorf("after the reload nva-a is told\n%s", out)
+	advertised := func(when string) {
+		h.t.Helper()
+		if out := h.Run("nexthopctl advertised nva-a"); !strings.Contains(out, "10.3.0.0/24") {
+			h.t.Errorf("%s nva-a is told\n%s", when, out)
+		}
 	}
-	h.Write("/etc/nexthopd/nexthopd.yaml", hostConfig+"nonsense: 1\n")
+	advertised("after the reload")
+
+	// A mistake: the reload fails, its place is in the journal, and nothing changes.
+	write(hostConfig + "nonsense: 1\n")
 	if _, err := h.Try(h.ctx, "systemctl reload nexthopd"); err == nil {
 		h.t.Error("reloaded a configuration with a mistake")
 	}
+	h.Wait("nexthopd.yaml:7:1: nonsense", 10*time.Second, "journalctl -u nexthopd -o cat -n 20")
 	h.Run("systemctl is-active nexthopd")
+	advertised("after the reload that failed")
+
+	write(hostConfig)
+	h.Run("systemctl reload nexthopd")
+	if now := since("nva-a") + " " + since("nva-b"); now != a+" "+b {
+		h.t.Errorf("the sessions were up since %s %s and now are since %s", a, b, now)
+	}
+
+	// A secret that is changed in its file, on both sides.
+	write(strings.Replace(hostConfig, "{name: nva-b, ", "{password-file: /etc/nexthopd/nva-b.secret, name: nva-b, ", 1))
+	for _, secret := range []string{"first", "second"} {
+		h.Write("/tmp/secret", secret)
+		h.Run("install -o nexthopd -m 400 /tmp/secret /etc/nexthopd/nva-b.secret")
+		h.frrPassword(secret)
+		h.Run("systemctl reload nexthopd")
+		h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status")
+	}
+	if now := since("nva-a"); now != a {
+		h.t.Errorf("another peer's secret reset the session of %s, which now is since %s", a, now)
+	}
+	h.frrPassword("")
+	write(hostConfig)
+	h.Run("systemctl reload nexthopd && rm /etc/nexthopd/nva-b.secret")
+	h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status")
+}
+
+// bfd has its own process, whose threads the unit lets have a real-time priority; the
+// daemon's have none.
+func (h *host) bfd() {
+	h.Write("/etc/nexthopd/nexthopd.yaml", strings.Replace(hostConfig, "{name: nva-b, ", "{bfd: true, name: nva-b, ", 1))
+	h.Run("systemctl reload nexthopd")
+	h.Wait("SCHED_RR 1", 20*time.Second, "nexthopctl bfd")
+	// proc(5): policy is the 39th value after the name, which may hold blanks.
+	const policies = `for p in $(cat /sys/fs/cgroup/system.slice/nexthopd.service/cgroup.procs); do
+	echo "$p $(sed 's/.*) //' /proc/$p/task/*/stat | cut -d' ' -f39 | sort | uniq -c | tr -s ' \n' ' ')"
+done`
+	main := strings.TrimSpace(h.Run("systemctl show -p MainPID --value nexthopd"))
+	out := h.Run(policies)
+	for line := range strings.Lines(out) {
+		f := strings.Fields(line) // the pid, then pairs of a number of threads and their policy
+		want := "2"               // SCHED_RR
+		if f[0] == main {
+			want = "0"
+		}
+		if len(f) != 3 || f[2] != want {
+			h.t.Errorf("threads by policy: %q, want all of process %s to have %s", line, f[0], want)
+		}
+	}
+	if strings.Count(out, "\n") != 2 {
+		h.t.Errorf("processes of the service:\n%s", out)
+	}
 	h.Write("/etc/nexthopd/nexthopd.yaml", hostConfig)
 	h.Run("systemctl reload nexthopd")
-	if now := h.Run("nexthopctl peers -o json | grep since"); now != sessions {
-		h.t.Errorf("the sessions were up since\n%sand now are since\n%s", sessions, now)
-	}
+	h.Wait("2 of 2 established", 30*time.Second, "nexthopctl status")
 }
 
 // wantNothing is for after a removal: nothing of ours is in the kernel.

@@ -67,11 +67,18 @@ func (r Root) Dir(ctx context.Context) (string, error) {
 		return "", err
 	}
 	for _, o := range old {
+		// A younger one may be another checkout's, and in use.
+		if info, err := os.Stat(o); err != nil || time.Since(info.ModTime()) < 14*24*time.Hour {
+			continue
+		}
 		if err := os.RemoveAll(o); err != nil {
 			return "", err
 		}
 	}
 	tmp := filepath.Join(cache, r.Suite+"-building")
+	if err := os.RemoveAll(tmp); err != nil { // of a run that was killed
+		return "", err
+	}
 	if err := r.build(ctx, tmp); err != nil {
 		return "", errors.Join(err, os.RemoveAll(tmp))
 	}
