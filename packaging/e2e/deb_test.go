@@ -16,36 +16,23 @@ func TestDebian(t *testing.T) {
 		t.Run(root.Suite, func(t *testing.T) {
 			t.Parallel()
 			h := newHost(t, root)
-			steps := []struct {
-				name string
-				run  func(h *host)
-			}{
-				{"newcomer", func(h *host) { h.newcomer(manual[root.Suite][0], manual[root.Suite][1]) }},
-				{"configure", (*host).configure},
-				{"journal", (*host).journal},
-				{"prometheus", (*host).prometheus},
-				{"metrics", (*host).metrics},
-				{"access", (*host).access},
-				{"secrets", (*host).secrets},
-				{"bad configuration", (*host).badConfiguration},
-				{"upgrade", func(h *host) { h.upgrade("apt-get install -y /packages/" + deb(newVersion, "amd64")) }},
-				{"watchdog", (*host).watchdog},
-				{"networkd", (*host).networkd},
-				{"reload", (*host).reload},
-				{"bfd", (*host).bfd},
-				{"remove", (*host).remove},
-				{"purge", (*host).purge},
-			}
-			for _, s := range steps {
-				if !t.Run(s.name, func(t *testing.T) {
-					at, machine := *h, *h.Machine
-					at.Machine = &machine
-					at.t = t
-					s.run(&at)
-				}) {
-					return // what follows builds on it
-				}
-			}
+			h.life(t, []step{
+				{name: "newcomer", run: func(h *host) { h.newcomer(manual[root.Suite][0], manual[root.Suite][1]) }},
+				{name: "configure", run: (*host).configure},
+				{name: "journal", run: (*host).journal},
+				{name: "prometheus", run: (*host).prometheus, alone: true},
+				{name: "metrics", run: (*host).metrics, alone: true},
+				{name: "access", run: (*host).access, alone: true},
+				{name: "secrets", run: (*host).secrets},
+				{name: "bad configuration", run: (*host).badConfiguration},
+				{name: "upgrade", run: func(h *host) { h.upgrade("apt-get install -y /packages/" + deb(newVersion, "amd64")) }},
+				{name: "watchdog", run: (*host).watchdog},
+				{name: "networkd", run: (*host).networkd},
+				{name: "reload", run: (*host).reload},
+				{name: "bfd", run: (*host).bfd},
+				{name: "remove", run: (*host).remove},
+				{name: "purge", run: (*host).purge},
+			})
 		})
 	}
 }
@@ -305,7 +292,7 @@ func (h *host) reload() {
 func (h *host) bfd() {
 	h.Write("/etc/nexthopd/nexthopd.yaml", strings.Replace(hostConfig, "{name: nva-b, ", "{bfd: true, name: nva-b, ", 1))
 	h.Run("systemctl reload nexthopd")
-	h.Wait("SCHED_RR 1", 20*time.Second, "nexthopctl bfd")
+	h.Wait("SCHED_RR 1", 20*time.Second, "nexthopctl bfd -o wide")
 	// proc(5): policy is the 39th value after the name, which may hold blanks.
 	const policies = `for p in $(cat /sys/fs/cgroup/system.slice/nexthopd.service/cgroup.procs); do
 	echo "$p $(sed 's/.*) //' /proc/$p/task/*/stat | cut -d' ' -f39 | sort | uniq -c | tr -s ' \n' ' ')"

@@ -27,6 +27,29 @@ type host struct {
 	ctx context.Context
 }
 
+// step is a part of a package's life; the next ones go on where it left off, unless it
+// stands alone.
+type step struct {
+	name  string
+	run   func(h *host)
+	alone bool
+}
+
+// life runs the steps, to the first that fails and that others build on.
+func (h *host) life(t *testing.T, steps []step) {
+	for _, s := range steps {
+		ok := t.Run(s.name, func(t *testing.T) {
+			at, machine := *h, *h.Machine
+			at.Machine = &machine
+			at.t = t
+			s.run(&at)
+		})
+		if !ok && !s.alone {
+			return
+		}
+	}
+}
+
 // What an appliance announces: a branch, and a prefix inside the VNet, which is refused (S18).
 const frrConfig = `router bgp 65147
  bgp router-id %[1]s

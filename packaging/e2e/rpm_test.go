@@ -29,11 +29,8 @@ func TestRPM(t *testing.T) {
 	h.Write("/etc/yum.repos.d/test.repo", "[test]\nname=test\nbaseurl=file:///tmp/repo\ngpgcheck=0\n")
 	h.Write("/etc/dnf/dnf.conf", "[main]\nassumeyes=True\nclean_requirements_on_remove=False\n") // nobody is there to say yes
 	h.Write("/etc/dnf/vars/releasever", "1")
-	steps := []struct {
-		name string
-		run  func(h *host)
-	}{
-		{"install", func(h *host) {
+	h.life(t, []step{
+		{name: "install", run: func(h *host) {
 			before := h.Run("ip route")
 			g := readGuide(h.t, "docs/install.md", "From an rpm")
 			if len(g.before) != 2 {
@@ -48,10 +45,10 @@ func TestRPM(t *testing.T) {
 			h.fresh(before)
 			h.Run("test -f /etc/sysconfig/nexthopd && test ! -e /etc/default/nexthopd")
 		}},
-		{"configure", (*host).configure},
-		{"journal", (*host).journal},
-		{"upgrade", func(h *host) { h.upgrade("dnf -q upgrade nexthopd") }},
-		{"verify", func(h *host) {
+		{name: "configure", run: (*host).configure},
+		{name: "journal", run: (*host).journal},
+		{name: "upgrade", run: func(h *host) { h.upgrade("dnf -q upgrade nexthopd") }},
+		{name: "verify", run: func(h *host) {
 			// Of all files, the edited configuration alone differs.
 			out, _ := h.Try(h.ctx, "rpm -V nexthopd") // fails for any difference
 			for line := range strings.Lines(out) {
@@ -60,14 +57,14 @@ func TestRPM(t *testing.T) {
 				}
 			}
 		}},
-		{"remove", func(h *host) {
+		{name: "remove", run: func(h *host) {
 			h.Run("dnf -q remove nexthopd")
 			h.wantNothing()
 			// An edited file is kept, under the name that rpm gives it.
 			h.Wait("edited by hand", time.Second, "cat /etc/nexthopd/nexthopd.yaml.rpmsave")
 			h.Run("test ! -e /var/lib/nexthopd && test ! -e /usr/sbin/nexthopd")
 		}},
-		{"zypper", func(h *host) {
+		{name: "zypper", run: func(h *host) {
 			zypper := "zypper --non-interactive --no-gpg-checks "
 			h.Run(zypper + "addrepo --no-gpgcheck file:///tmp/repo test && " + zypper + "install /packages/" + rpm(newVersion, "x86_64"))
 			h.Run("systemctl start nexthopd")
@@ -75,15 +72,5 @@ func TestRPM(t *testing.T) {
 			h.Run(zypper + "remove nexthopd")
 			h.wantNothing()
 		}},
-	}
-	for _, s := range steps {
-		if !t.Run(s.name, func(t *testing.T) {
-			at, machine := *h, *h.Machine
-			at.Machine = &machine
-			at.t = t
-			s.run(&at)
-		}) {
-			return
-		}
-	}
+	})
 }
