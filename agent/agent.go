@@ -59,7 +59,10 @@ type Options struct {
 	Kernel     fib.Kernel
 	BFD        BFD // nil: what is configured of it is not run; see RunBFD
 	// Rules, if set, reads the routing policy rules. It is called in the loop, as Kernel is.
-	Rules   func() ([]fib.Rule, error)
+	Rules func() ([]fib.Rule, error)
+	// Probe, if set, has the kernel ask whether the legs' gateways are there (fib.probe). It
+	// is called in the loop, as Kernel is.
+	Probe   func([]fib.Leg) error
 	Log     *slog.Logger
 	Metrics *metrics.Instruments
 
@@ -135,6 +138,8 @@ type Agent struct {
 	syncAfter  time.Time             // after a failed one: not again before this
 	dirtyFrom  time.Time             // when the work in hand began to wait
 	sweepAt    time.Time             // when the routes of an earlier run are swept at the latest
+	probeAt    time.Time             // when the next hops are probed again
+	probeErr   error                 // of the last time
 	avoided    map[fib.Leg]time.Time // legs whose neighbour does not answer: avoided until then
 	failovers  []status.Failover     // the last ones, oldest first
 	sweepHeld  int                   // routes that are not swept because no session is up

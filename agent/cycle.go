@@ -76,6 +76,7 @@ func (a *Agent) cycle(now time.Time) time.Duration {
 		a.hostAfter = time.Now().Add(max(readPause, readShare*time.Since(now)))
 	}
 	a.sweep(now)
+	a.probe(now, &again)
 	a.persisting(now, &again)
 	a.expireStale(now, &again)
 

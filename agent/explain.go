@@ -138,7 +138,13 @@ func (a *Agent) resolution(nh netip.Addr) string {
 	case res.Why != "":
 		return fmt.Sprintf("%s is unreachable: the host has no route of its own to it", nh)
 	}
-	return fmt.Sprintf("%s (host route %s)", a.legsText(res.Legs), res.Route)
+	text := fmt.Sprintf("%s (host route %s)", a.legsText(res.Legs), res.Route)
+	for _, l := range res.Legs {
+		if a.table.Avoids(l) {
+			text += fmt.Sprintf("; %s does not answer (ARP or ND): avoided while there are others", l.Gateway)
+		}
+	}
+	return text
 }
 
 func (a *Agent) legsText(legs []fib.Leg) string { return legsOn(legs, a.host.Links) }

@@ -54,6 +54,9 @@ func (a *Agent) react(now time.Time, in inbox, again *alarm) {
 		}
 	}
 	for leg, until := range a.avoided {
+		if a.cfg.FIB.Probe > 0 && a.opts.Probe != nil {
+			break // the probes tell when it is back
+		}
 		if now.Before(until) {
 			again.by(until)
 			continue

@@ -68,6 +68,9 @@ func (a *Agent) Status(ctx context.Context) (status.Status, error) {
 		}
 	}
 	a.bfdProblems(problem)
+	if n := s.FIB.Unanswered; n > 0 {
+		problem("ip neigh show nud failed", "%d next hop%s not answer (ARP or ND): avoided while there are others", n, plural(n, " does", "s do"))
+	}
 	for _, r := range []rib.Reason{rib.ForeignRoute, rib.Refused, rib.Unreachable} {
 		if n := s.FIB.Rejected[string(r)]; n > 0 {
 			problem("nexthopctl learned -o wide", "%d prefix%s not installed: %s", n, plural(n, " is", "es are"), r)
@@ -117,6 +120,7 @@ func (a *Agent) fibNow() status.FIBStatus {
 	if !f.NextHopObjects {
 		f.Groups = 0 // those in the table are a way to speak of routes
 	}
+	f.Unanswered = len(a.avoided)
 	f.LastSync = timeOrNil(a.synced)
 	a.fibSeen.Store(&f)
 	return f

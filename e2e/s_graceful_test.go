@@ -244,3 +244,33 @@ func TestPersist(t *testing.T) {
 		}
 	}
 }
+
+// fib.probe: an NVA that dies silently, with its session as established as ever, is found
+// by its silence to ARP and ND, and taken back when it answers.
+func TestProbe(t *testing.T) {
+	b := newBed(t, 2, hostConfig+"fib: {probe: 1s}\n"+nvaPeers(2))
+	s := b.nvas(t, 2)
+	for i := range s {
+		announce(t, s[i], nva.Attrs{}, lab.SeedBranch)
+		announce(t, s[i], attrs(lab.SeedNVA6(i), lab.SeedASN), lab.SeedBranch6)
+	}
+	both := func() {
+		t.Helper()
+		b.route(t, lab.SeedBranch, lab.SeedNVA(0), lab.SeedNVA(1))
+		b.route(t, lab.SeedBranch6, lab.SeedNVA6(0), lab.SeedNVA6(1))
+	}
+	both()
+	must(t, b.NVAVNet[0].Cut())
+	cut := time.Now()
+	b.route(t, lab.SeedBranch, lab.SeedNVA(1))
+	b.route(t, lab.SeedBranch6, lab.SeedNVA6(1))
+	t.Logf("without it after %s", time.Since(cut).Round(100*time.Millisecond))
+	if p := b.peerStatus(t, "nva1"); p.State != "Established" {
+		t.Errorf("the session ended: %+v", p)
+	}
+	if _, text := b.explain(t, lab.SeedBranch.String()); !strings.Contains(text, "10.1.0.4 does not answer") {
+		t.Errorf("explain:\n%s", text)
+	}
+	must(t, b.NVAVNet[0].Mend())
+	both()
+}

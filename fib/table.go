@@ -1,6 +1,7 @@
 package fib
 
 import (
+	"maps"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -388,6 +389,19 @@ func (t *Table) Avoid(l Leg, avoid bool) {
 		delete(t.avoid, l)
 	}
 	t.recompute(nil)
+}
+
+// Legs lists the legs that the rankings lead to, those in reserve too.
+func (t *Table) Legs() []Leg {
+	seen := make(map[Leg]bool)
+	for _, g := range t.groups {
+		for _, v := range g.vias {
+			for _, l := range t.resolve(v.NextHop).Legs {
+				seen[l] = true
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Keys(seen), compareLegs)
 }
 
 // Avoids tells whether a leg is being avoided.

@@ -76,6 +76,7 @@ var (
 		"Desired prefixes that one peer alone forwards: if it is lost, there is no way to them.", gauge)
 	descFIBGroups   = ofFIB("groups", "Next-hop groups of ours in the kernel.", gauge)
 	descFIBNextHops = ofFIB("nexthops", "Next hops of ours in the kernel.", gauge)
+	descFIBNoAnswer = ofFIB("nexthops_unanswered", "Next hops that do not answer ARP or neighbour discovery.", gauge)
 	descFIBObjects  = ofFIB("nexthop_objects_enabled", "1 when routes name next-hop groups, 0 when they carry their next hops themselves (classic mode).", gauge)
 	descFIBSweep    = ofFIB("sweep_pending", "1 while routes of an earlier run are kept because the peers were not all heard yet, else 0.", gauge)
 	descFIBPersist  = ofFIB("persisted_paths", "Paths that are kept, unconfirmed, although all sessions are lost (fib.persist).", gauge)
@@ -87,7 +88,7 @@ var (
 		descReady,
 		descPeerInfo, descPeerUp, descPeerState, descPeerShutdown, descPeerRestarting, descPeerReceived, descPeerAccepted, descPeerAdvertised, descPeerRefused,
 		descPeerFlaps, descPeerMsgIn, descPeerMsgOut, descPeerFaults, descPeerSince,
-		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBSingle, descFIBGroups, descFIBNextHops, descFIBObjects, descFIBSweep, descFIBPersist, descFIBSync,
+		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBSingle, descFIBGroups, descFIBNextHops, descFIBNoAnswer, descFIBObjects, descFIBSweep, descFIBPersist, descFIBSync,
 		descFIBRead,
 		descBFDUp, descBFDFailed, descBFDTransitions, descBFDDetection, descBFDIn, descBFDOut, descBFDSendErrors, descBFDDropped,
 		descBFDJitter, descBFDGap, descBFDLate, descBFDEngine, descBFDEngineLate, descBFDStray,
@@ -199,6 +200,7 @@ func (s sink) fib(f status.FIBStatus) {
 	s.count(descFIBSingle, f.Single)
 	s.count(descFIBGroups, f.Groups)
 	s.count(descFIBNextHops, f.NextHops)
+	s.count(descFIBNoAnswer, f.Unanswered)
 	s.flag(descFIBObjects, f.NextHopObjects)
 	s.flag(descFIBSweep, f.Sweep == "pending")
 	s.count(descFIBPersist, f.Persisted)

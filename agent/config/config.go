@@ -153,6 +153,8 @@ type FIB struct {
 	SweepAfter time.Duration
 	// SweepShare is the percentage of the routes that may be swept while no session is up.
 	SweepShare int
+	// Probe is how often next hops are asked for, by ARP or ND; 0: not by us.
+	Probe time.Duration
 	// Persist is how long routes are kept after the last session was lost; 0: not at all.
 	Persist time.Duration
 	// Audit is the time between two comparisons of everything with the kernel; 0: none.

@@ -120,7 +120,7 @@ peers:
 - {name: c, address: 127.0.0.2, asn: 65149, hold-time: 0}
 branch-to-branch: false
 announce: all
-fib: {table: 100, metric: 4294967295, protocol: 255, max-paths: 1, mode: observe, next-hop-objects: false, sweep-after: 5m, sweep-share: 0, persist: 5m, audit: 0s, on-stop: flush,
+fib: {table: 100, metric: 4294967295, protocol: 255, max-paths: 1, mode: observe, next-hop-objects: false, sweep-after: 5m, sweep-share: 0, probe: 1s, persist: 5m, audit: 0s, on-stop: flush,
   bfd-next-hops: {addresses: [10.1.0.100, "fd00:1::100"], interval: 1s, multiplier: 4, mode: single-hop}}
 metrics: {listen: off}
 api: {socket: /tmp/x.sock}
@@ -150,7 +150,7 @@ log: {level: debug, format: json}
 			{Name: "c", Address: netip.MustParseAddr("127.0.0.2"), ASN: 65149, Port: 179, MultihopTTL: 64, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone},
 		},
 		Announce: AnnounceAll,
-		FIB: FIB{Table: 100, Metric: 4294967295, Protocol: 255, MaxPaths: 1, Mode: ModeObserve, SweepAfter: 5 * time.Minute, Persist: 5 * time.Minute, OnStop: OnStopFlush,
+		FIB: FIB{Table: 100, Metric: 4294967295, Protocol: 255, MaxPaths: 1, Mode: ModeObserve, SweepAfter: 5 * time.Minute, Probe: time.Second, Persist: 5 * time.Minute, OnStop: OnStopFlush,
 			BFDNextHops: BFDNextHops{
 				Addresses:  []netip.Addr{netip.MustParseAddr("10.1.0.100"), netip.MustParseAddr("fd00:1::100")},
 				BFDSession: BFDSession{Interval: time.Second, Multiplier: 4, Mode: BFDSingleHop, Auth: BFDAuth{KeyID: 1}},

@@ -95,6 +95,7 @@ var fibKeys = []key[FIB]{
 	value("next-hop-objects", restart, func(f *FIB) *bool { return &f.NextHopObjects }, boolean),
 	value("sweep-after", live, func(f *FIB) *time.Duration { return &f.SweepAfter }, sweepAfter),
 	value("sweep-share", live, func(f *FIB) *int { return &f.SweepShare }, number[int](0, 100)),
+	value("probe", live, func(f *FIB) *time.Duration { return &f.Probe }, probeInterval),
 	value("persist", live, func(f *FIB) *time.Duration { return &f.Persist }, persistTime),
 	value("audit", live, func(f *FIB) *time.Duration { return &f.Audit }, auditInterval),
 	value("on-stop", live, func(f *FIB) *OnStop { return &f.OnStop }, oneOf(OnStopKeep, OnStopFlush)),

@@ -61,6 +61,7 @@ var (
 	keepalive     = seconds("1s to 65534s in whole seconds, less than hold-time", time.Second, 65534*time.Second, true)
 	auditInterval = seconds("0s, or 1s to 24h in whole seconds", time.Second, 24*time.Hour, true)
 	sweepAfter    = seconds("1s to 1h in whole seconds", time.Second, time.Hour, false)
+	probeInterval = seconds("0s, or 1s to 1h in whole seconds", time.Second, time.Hour, true)
 	persistTime   = seconds("0s, or 1s to 24h in whole seconds", time.Second, 24*time.Hour, true)
 	// RFC 4724 section 3: 12 bits.
 	restartTime        = seconds("1s to 4095s in whole seconds", time.Second, 4095*time.Second, false)

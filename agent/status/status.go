@@ -54,6 +54,8 @@ type FIBStatus struct {
 	Rejected map[string]int `json:"rejected"`
 	Groups   int            `json:"groups"`
 	NextHops int            `json:"nextHops"`
+	// Unanswered are the next hops whose neighbour does not answer.
+	Unanswered int `json:"unanswered,omitempty"`
 	// Sweep: "pending" while routes of an earlier run wait for the peers, else "done".
 	Sweep    string     `json:"sweep"`
 	LastSync *time.Time `json:"lastSync,omitempty"`

@@ -81,7 +81,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, out *journa
 	a = agent.New(agent.Options{
 		BFD:    liveness,
 		Config: cfg, ConfigFile: path, Version: version.Get().Version,
-		Owner: owner, CompatMode: compat, Kernel: k, Rules: k.Rules, Log: log, Metrics: instruments,
+		Owner: owner, CompatMode: compat, Kernel: k, Rules: k.Rules, Probe: k.Probe, Log: log, Metrics: instruments,
 		Load: load, SetLogLevel: out.SetLevel,
 		Reloading: func() func() {
 			systemd.reloading()
