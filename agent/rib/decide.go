@@ -22,6 +22,8 @@ const (
 	ObserveMode   Reason = "observe-mode" // S27
 	Pending       Reason = "pending"      // about to be written
 
+	PrefixLimit  Reason = "prefix-limit"   // S9
+	Filtered     Reason = "filtered"       // S10
 	OwnASInPath  Reason = "own-as-in-path" // S8
 	ASZeroInPath Reason = "as-zero-in-path"
 	PeerDown     Reason = "peer-down"
@@ -29,6 +31,7 @@ const (
 	Unreachable  Reason = fib.Unreachable   // S20
 	IsSelf       Reason = fib.IsSelf        // S21
 	StalePath    Reason = "stale"           // S17
+	LocalPrefLow Reason = "local-pref-lower"
 	ASPathLonger Reason = "as-path-longer"
 	OriginWorse  Reason = "origin-worse"
 	MEDHigher    Reason = "med-higher"
@@ -47,6 +50,36 @@ type Policy struct {
 	Guards []Guards
 	// IsSelf tells the host's own addresses; nil: none is known.
 	IsSelf func(netip.Addr) bool
+	// Imports are the import filters, by Source; nil, or none: all is accepted.
+	Imports []Filter
+}
+
+// Filter decides with which attributes a peer's path is used.
+type Filter interface {
+	// Import returns the attributes, nil where the path is refused, and the rule that
+	// decided, in words; "": none did. The attributes given stay as they are.
+	Import(netip.Prefix, *Attrs) (*Attrs, string)
+}
+
+// Import passes a path through its peer's limit and filter: the path as it is used, and
+// the rule that decided. A reason says that it must not be used, whatever the others are.
+func (p *Policy) Import(pfx netip.Prefix, x Path) (used Path, why Reason, rule string) {
+	if x.Over != Within {
+		return x, PrefixLimit, ""
+	}
+	// First as it was announced: no rule makes a path good that is none.
+	if why := p.Path(pfx, x); why != "" {
+		return x, why, ""
+	}
+	if int(x.Source) >= len(p.Imports) || p.Imports[x.Source] == nil {
+		return x, "", ""
+	}
+	a, rule := p.Imports[x.Source].Import(pfx, x.Attrs)
+	if a == nil {
+		return x, Filtered, rule
+	}
+	x.Attrs = a
+	return x, "", rule
 }
 
 // Path says why a path of a prefix must not be used, whatever the others are.
@@ -79,12 +112,18 @@ func (p *Policy) Prefix(pfx netip.Prefix) Reason {
 }
 
 // compare ranks two paths: below 0 when a is preferred, 0 when they share the traffic.
-// RFC 4271 section 9.1.2.2 a to c, with two decisions of ours: paths come from eBGP
-// peers only, so LOCAL_PREF and the interior cost have no part; and MED is compared
-// whoever the neighbouring AS is, as GoBGP's multipath does, so that the outcome does
+// RFC 4271 sections 9.1.1 and 9.1.2.2 a to c, with two decisions of ours: paths come from
+// eBGP peers only, so LOCAL_PREF is what an import filter says, and the interior cost has
+// no part; and MED is compared whoever the neighbouring AS is, as GoBGP's multipath does, so that the outcome does
 // not depend on the order in which paths arrived. What remains equal is ECMP: the
 // later steps (d to g) would only break the tie.
 func compare(a, b *Attrs) (int, Reason) {
+	if pa, pb := a.localPref(), b.localPref(); pa != pb {
+		if pa > pb {
+			return -1, LocalPrefLow
+		}
+		return 1, LocalPrefLow
+	}
 	if c := a.ASPath.Len() - b.ASPath.Len(); c != 0 {
 		return c, ASPathLonger
 	}
@@ -109,8 +148,12 @@ func (p *Policy) Rank(buf []fib.Via, pfx netip.Prefix, paths []Path) ([]fib.Via,
 		return buf, why
 	}
 	var few [8]Path
-	order := append(few[:0], paths...)
-	order = slices.DeleteFunc(order, func(x Path) bool { return p.Path(pfx, x) != "" })
+	order := few[:0]
+	for _, x := range paths {
+		if used, why, _ := p.Import(pfx, x); why == "" {
+			order = append(order, used)
+		}
+	}
 	slices.SortFunc(order, func(a, b Path) int {
 		if c, _ := compare(a.Attrs, b.Attrs); c != 0 {
 			return c
@@ -137,7 +180,9 @@ func (p *Policy) Rank(buf []fib.Via, pfx netip.Prefix, paths []Path) ([]fib.Via,
 
 // Verdict is how one path of a prefix fared.
 type Verdict struct {
-	Path   Path
+	Path   Path   // as it was announced
+	Attrs  *Attrs // as it is used: what the import filter made of it
+	Rule   string // of the import filter that decided; "": none did
 	Best   bool   // in the preferred tier of those that can be used
 	Used   bool   // carries traffic
 	Reason Reason // why not
@@ -153,25 +198,28 @@ func (p *Policy) Judge(pfx netip.Prefix, paths []Path, e fib.Entry, state func(f
 	bestStale := true
 	for i, x := range paths {
 		v := &out[i]
-		v.Path = x
-		v.Reason, v.Detail = p.unusable(pfx, x, e, state, resolve)
+		used, why, rule := p.Import(pfx, x)
+		v.Path, v.Attrs, v.Rule = x, used.Attrs, rule
+		if v.Reason, v.Detail = why, p.refused(pfx, used, why, rule); why == "" {
+			v.Reason, v.Detail = unusable(used, e, state, resolve)
+		}
 		if v.Reason != "" {
 			continue
 		}
 		stale := state(x.Source) == fib.SourceStale
 		if best != nil {
-			if c, _ := compare(x.Attrs, best); c > 0 || c == 0 && (stale || !bestStale) {
+			if c, _ := compare(v.Attrs, best); c > 0 || c == 0 && (stale || !bestStale) {
 				continue
 			}
 		}
-		best, bestStale = x.Attrs, stale
+		best, bestStale = v.Attrs, stale
 	}
 	for i := range out {
 		v := &out[i]
 		if v.Reason != "" || best == nil {
 			continue
 		}
-		a := v.Path.Attrs
+		a := v.Attrs
 		if c, step := compare(a, best); c != 0 {
 			v.Reason, v.Detail = step, lost(a, best, step)
 			continue
@@ -182,8 +230,8 @@ func (p *Policy) Judge(pfx netip.Prefix, paths []Path, e fib.Entry, state func(f
 			continue
 		}
 		v.Best = true
-		v.Used = slices.ContainsFunc(e.Used, v.Path.is)
-		if !v.Used && len(e.Used) > 0 && slices.ContainsFunc(e.Vias, v.Path.is) {
+		v.Used = slices.ContainsFunc(e.Used, v.is)
+		if !v.Used && len(e.Used) > 0 && slices.ContainsFunc(e.Vias, v.is) {
 			v.Reason = MaxPaths
 			v.Detail = fmt.Sprintf("as good as the others, but the route has its %d next hops already", len(e.Legs))
 		}
@@ -192,20 +240,33 @@ func (p *Policy) Judge(pfx netip.Prefix, paths []Path, e fib.Entry, state func(f
 }
 
 // is tells whether a way to forward comes from this path.
-func (p *Path) is(v fib.Via) bool { return v.Source == p.Source && v.NextHop == p.Attrs.NextHop }
+func (v *Verdict) is(via fib.Via) bool {
+	return via.Source == v.Path.Source && via.NextHop == v.Attrs.NextHop
+}
 
-func (p *Policy) unusable(pfx netip.Prefix, x Path, e fib.Entry, state func(fib.Source) fib.SourceState, resolve func(netip.Addr) fib.Resolution) (Reason, string) {
-	switch why := p.Path(pfx, x); why {
+// refused puts in a sentence why a path must not be used.
+func (p *Policy) refused(pfx netip.Prefix, x Path, why Reason, rule string) string {
+	switch why {
+	case PrefixLimit:
+		if x.Over == OverTotal {
+			return "all peers together announce more than prefix-limit-total, and this one came after the others"
+		}
+		return "its peer announces more than its prefix-limit, and this one came after the others"
+	case Filtered:
+		return "the import filter of its peer rejects it: " + rule
 	case OwnASInPath:
-		return why, fmt.Sprintf("the AS path %q holds our own AS %d: a loop", x.Attrs.ASPath, p.LocalASN)
+		return fmt.Sprintf("the AS path %q holds our own AS %d: a loop", x.Attrs.ASPath, p.LocalASN)
 	case ASZeroInPath:
-		return why, fmt.Sprintf("the AS path %q holds AS 0 (RFC 7607)", x.Attrs.ASPath)
+		return fmt.Sprintf("the AS path %q holds AS 0 (RFC 7607)", x.Attrs.ASPath)
 	case WrongFamily:
-		return why, fmt.Sprintf("an IPv6 route cannot use the IPv4 next hop %s", x.Attrs.NextHop)
+		return fmt.Sprintf("an IPv6 route cannot use the IPv4 next hop %s", x.Attrs.NextHop)
 	case "":
-	default:
-		return why, p.guardDetail(why, pfx, x)
+		return ""
 	}
+	return p.guardDetail(why, pfx, x)
+}
+
+func unusable(x Path, e fib.Entry, state func(fib.Source) fib.SourceState, resolve func(netip.Addr) fib.Resolution) (Reason, string) {
 	if state(x.Source) == fib.SourceDown {
 		return PeerDown, "its peer's session is down"
 	}
@@ -219,7 +280,7 @@ func (p *Policy) unusable(pfx netip.Prefix, x Path, e fib.Entry, state func(fib.
 		return Unreachable, fmt.Sprintf("the host has no route of its own to next hop %s", x.Attrs.NextHop)
 	}
 	for _, r := range e.Refused {
-		if x.is(r.Via) {
+		if r.Via.Source == x.Source && r.Via.NextHop == x.Attrs.NextHop {
 			return Refused, fmt.Sprintf("the kernel refused next hop %s: %s", x.Attrs.NextHop, r.Failure.Err.Error())
 		}
 	}
@@ -228,6 +289,8 @@ func (p *Policy) unusable(pfx netip.Prefix, x Path, e fib.Entry, state func(fib.
 
 func lost(a, best *Attrs, step Reason) string {
 	switch step {
+	case LocalPrefLow:
+		return fmt.Sprintf("local preference %d, the best has %d", a.localPref(), best.localPref())
 	case ASPathLonger:
 		return fmt.Sprintf("AS path length %d, the best has %d", a.ASPath.Len(), best.ASPath.Len())
 	case OriginWorse:

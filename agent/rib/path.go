@@ -116,20 +116,33 @@ type Attrs struct {
 	Origin           Origin
 	HasMED           bool
 	MED              uint32 // 0 where absent, the most preferred value
+	LocalPref        uint32 // given by an import filter, never by a peer; 0: the usual 100
 	Communities      []uint32
 	LargeCommunities [][3]uint32
 	HasOTC           bool
 	OTC              uint32 // Only to Customer (RFC 9234): who said so
 }
 
+// localPref is LOCAL_PREF, by default what routers take for it.
+func (a *Attrs) localPref() uint32 {
+	if a.LocalPref == 0 {
+		return 100
+	}
+	return a.LocalPref
+}
+
 // Path is one peer's announcement of a prefix.
 type Path struct {
-	Source fib.Source
-	Attrs  *Attrs
+	Attrs *Attrs
 	// Since is when the path last changed, in seconds since 1970.
 	Since int64
+	// seq is the path's place in the order of arrival. A path that changes keeps it.
+	seq    uint64
+	Source fib.Source
 	// Stale: kept over the peer's graceful restart and not announced again yet.
 	Stale bool
+	// Over: beyond a prefix limit, and not used for that (see Table.SetLimit).
+	Over Over
 }
 
 // Change is one announcement (Attrs set) or withdrawal (Attrs nil) of a prefix.

@@ -23,6 +23,10 @@ type Table struct {
 	hopsGen  uint64             // counts the next hops that came or went
 	counts   []Count            // by Source
 	stale    []int              // paths that are Stale, by Source
+	over     []Count            // paths that are Over, by Source
+	quotas   [][2]*quota        // by Source: IPv4, IPv6
+	total    quota
+	seq      uint64
 }
 
 type dest struct {
@@ -64,6 +68,7 @@ func (t *Table) Update(src fib.Source, changes []Change, now int64) {
 				t.known++
 			}
 			d.paths = slices.Insert(d.paths, i, Path{Source: src, Attrs: c.Attrs, Since: now})
+			t.admit(c.Prefix, &d.paths[i])
 			t.count(src, c.Prefix, 1)
 			t.use(c.Attrs.NextHop, 1)
 			t.mark(c.Prefix, d)
@@ -89,8 +94,9 @@ func (t *Table) withdraw(prefix netip.Prefix, d *dest, src fib.Source) {
 	if i < 0 {
 		return
 	}
-	t.use(d.paths[i].Attrs.NextHop, -1)
-	if d.paths[i].Stale {
+	gone := d.paths[i]
+	t.use(gone.Attrs.NextHop, -1)
+	if gone.Stale {
 		t.stale[src]--
 	}
 	if d.paths = slices.Delete(d.paths, i, i+1); len(d.paths) == 0 {
@@ -98,6 +104,7 @@ func (t *Table) withdraw(prefix netip.Prefix, d *dest, src fib.Source) {
 	}
 	t.count(src, prefix, -1)
 	t.mark(prefix, d) // Next forgets a destination without paths
+	t.release(prefix, gone)
 }
 
 func (t *Table) count(src fib.Source, p netip.Prefix, n int) {
@@ -222,6 +229,17 @@ func (t *Table) MarkAll() {
 	n := 0
 	for p, d := range t.dests {
 		t.mark(p, d)
+		n = t.pause(n)
+	}
+}
+
+// MarkSource makes every prefix dirty that a source announces: its filter changed.
+func (t *Table) MarkSource(src fib.Source) {
+	n := 0
+	for p, d := range t.dests {
+		if !d.dirty && slices.ContainsFunc(d.paths, func(x Path) bool { return x.Source == src }) {
+			t.mark(p, d)
+		}
 		n = t.pause(n)
 	}
 }

@@ -34,14 +34,15 @@ var rules = Rules{
 		"fib/kernel":  {Module: []string{"fib"}, Tests: []string{"fib/fibtest", "internal/netnstest"}},
 
 		"agent/rib":      {Module: []string{"fib"}, StdOnly: true},
-		"agent/config":   {Module: []string{"internal/web"}},
+		"agent/policy":   {Module: []string{"agent/rib"}, StdOnly: true},
+		"agent/config":   {Module: []string{"agent/policy", "internal/web"}},
 		"agent/status":   {StdOnly: true},
 		"agent/journal":  {Module: []string{"agent/config"}},
 		"agent/session":  {Module: []string{"agent/rib"}, StdOnly: true},
 		"agent/bgp/wire": {StdOnly: true},
-		"agent/bgp":      {Module: []string{"agent/bgp/wire", "agent/rib", "agent/session", "agent/config", "agent/journal", "fib"}, Tests: []string{"internal/netnstest"}},
+		"agent/bgp":      {Module: []string{"agent/bgp/wire", "agent/rib", "agent/policy", "agent/session", "agent/config", "agent/journal", "fib"}, Tests: []string{"internal/netnstest"}},
 		"agent": {
-			Module: []string{"agent/rib", "agent/config", "agent/session", "agent/status", "agent/journal", "fib", "metrics", "bfd"},
+			Module: []string{"agent/rib", "agent/policy", "agent/config", "agent/session", "agent/status", "agent/journal", "fib", "metrics", "bfd"},
 			Tests:  []string{"fib/fibtest"},
 		},
 		"bfd": {Tests: []string{"internal/netnstest", "e2e/lab"}},
