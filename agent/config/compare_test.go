@@ -6,6 +6,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/nexthopd/nexthopd/agent/policy"
 )
 
 func names(peers []Peer) (all []string) {
@@ -148,6 +150,8 @@ func TestCompareSeesEveryField(t *testing.T) {
 			change.SetBool(!change.Bool())
 		case reflect.Slice:
 			change.Set(reflect.Append(change, reflect.Zero(change.Type().Elem())))
+		case reflect.Pointer:
+			change.Set(reflect.ValueOf(&policy.Filter{Default: policy.Reject}))
 		case reflect.Struct: // netip.Addr
 			change.Set(reflect.ValueOf(after.Peers[1].Address))
 		default:

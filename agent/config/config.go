@@ -4,9 +4,13 @@
 package config
 
 import (
+	"cmp"
 	"log/slog"
 	"net/netip"
+	"strconv"
 	"time"
+
+	"github.com/nexthopd/nexthopd/agent/policy"
 )
 
 // Config is a complete, valid configuration: every default is filled in.
@@ -18,10 +22,12 @@ type Config struct {
 	Peers          []Peer // in the order of the file
 	BranchToBranch bool
 	Announce       Announce
-	FIB            FIB
-	Metrics        Metrics
-	API            API
-	Log            Log
+	// PrefixLimitTotal bounds the paths that are used, of all peers together; 0: no bound.
+	PrefixLimitTotal int
+	FIB              FIB
+	Metrics          Metrics
+	API              API
+	Log              Log
 }
 
 // VNet describes the local network.
@@ -76,6 +82,11 @@ type Peer struct {
 	GracefulRestart GracefulRestart
 	Guards          Guards
 	Role            Role
+	// PrefixLimit bounds what the peer may announce (S9).
+	PrefixLimit PrefixLimit
+	// Import decides which of the peer's paths are used, Export which are announced to it
+	// (S10). nil: all.
+	Import, Export *policy.Filter
 }
 
 // GracefulRestart is what becomes of routes while a BGP daemon restarts and its host
@@ -87,6 +98,43 @@ type GracefulRestart struct {
 	RestartTime time.Duration
 	// StaleTime bounds how long the peer's paths are kept as stale, whatever it asks for.
 	StaleTime time.Duration
+}
+
+// PrefixLimit bounds what a peer may announce, counting distinct prefixes.
+type PrefixLimit struct {
+	Max        int
+	IPv4, IPv6 FamilyLimit
+	Warning    int // percent of the limit
+	Action     LimitAction
+	Idle       time.Duration // before the first retry after close
+}
+
+// FamilyLimit is a limit for one family; 0: as for the other.
+type FamilyLimit int
+
+func (l FamilyLimit) String() string {
+	if l == 0 {
+		return "max"
+	}
+	return strconv.Itoa(int(l))
+}
+
+// LimitAction says what happens at a prefix limit.
+type LimitAction string
+
+// The values of a peer's prefix-limit.action.
+const (
+	LimitClose  LimitAction = "close"  // the session, for a while
+	LimitFreeze LimitAction = "freeze" // what is beyond the limit is not used
+)
+
+// For is the limit of a family.
+func (l PrefixLimit) For(ipv4 bool) int {
+	own := l.IPv6
+	if ipv4 {
+		own = l.IPv4
+	}
+	return cmp.Or(int(own), l.Max)
 }
 
 // BFD is how a peer is watched by Bidirectional Forwarding Detection (RFC 5880).

@@ -16,6 +16,10 @@ type decoder struct {
 	errs  Errors
 	nodes map[string]node // by path: what the file gives, for the checks between values
 	bad   map[string]bool // by path: has a mistake, so checks with it would mislead
+	root  node
+	sets  *sets // see named
+	// setKeys is the table of that name: a reference to it here would be a cycle.
+	setKeys []key[sets]
 }
 
 // node is a value in the file.

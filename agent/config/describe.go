@@ -15,6 +15,7 @@ type Key struct {
 	Required bool
 	Restart  bool // a change waits for a restart of the daemon
 	List     bool // any number of values, or of mappings with Keys
+	Map      bool // a mapping of any names to what the rest says
 	Keys     []Key
 	// Type of a value: boolean, integer or string.
 	Type     string

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/nexthopd/nexthopd/agent/policy"
 )
 
 // FuzzParse: no input panics; an error is Errors, one line each, sorted, placed inside
@@ -148,12 +150,85 @@ func render(c *Config) string {
 		if p.PasswordFile != "" {
 			add("  password-file: %q", p.PasswordFile)
 		}
+		l := p.PrefixLimit
+		add("  prefix-limit:\n    max: %d\n    warning: %d\n    action: %s\n    idle: %s", l.Max, l.Warning, l.Action, l.Idle)
+		for _, f := range []struct {
+			key string
+			n   FamilyLimit
+		}{{"ipv4", l.IPv4}, {"ipv6", l.IPv6}} {
+			if f.n != 0 {
+				add("    %s: %d", f.key, f.n)
+			}
+		}
+		renderFilter(add, "import", p.Import)
+		renderFilter(add, "export", p.Export)
 	}
-	add("branch-to-branch: %t\nannounce: %s", c.BranchToBranch, c.Announce)
+	add("branch-to-branch: %t\nannounce: %s\nprefix-limit-total: %d", c.BranchToBranch, c.Announce, c.PrefixLimitTotal)
 	add("fib:\n  table: %d\n  metric: %d\n  protocol: %d\n  max-paths: %d\n  mode: %s\n  next-hop-objects: %t\n  sweep-after: %s\n  on-stop: %s",
 		c.FIB.Table, c.FIB.Metric, c.FIB.Protocol, c.FIB.MaxPaths, c.FIB.Mode, c.FIB.NextHopObjects, c.FIB.SweepAfter, c.FIB.OnStop)
 	add("metrics:\n  listen: %q", c.Metrics.Listen)
 	add("api:\n  socket: '%s'", strings.ReplaceAll(c.API.Socket, "'", "''"))
 	add("log:\n  level: %s\n  format: %s", strings.ToLower(c.Log.Level.String()), c.Log.Format)
 	return b.String()
+}
+
+func renderFilter(add func(string, ...any), key string, f *policy.Filter) {
+	if f == nil {
+		return
+	}
+	add("  %s:\n    default: %s\n    rules:", key, f.Default)
+	for _, r := range f.Rules {
+		add("    - name: %q\n      action: %s\n      match:", r.Name, r.Action)
+		if r.Match.Family != "" {
+			add("        family: %s", r.Match.Family)
+		}
+		each := func(key string, texts []string) {
+			for i, t := range texts {
+				texts[i] = "'" + strings.ReplaceAll(t, "'", "''") + "'"
+			}
+			if len(texts) > 0 {
+				add("        %s: [%s]", key, strings.Join(texts, ", "))
+			}
+		}
+		each("prefix", stringsOf(r.Match.Prefixes.List()))
+		each("next-hop", stringsOf(r.Match.NextHops))
+		each("community", stringsOf(r.Match.Communities))
+		each("large-community", stringsOf(r.Match.Large))
+		if len(r.Match.ASPaths) > 0 {
+			add("        as-path:")
+		}
+		for _, p := range r.Match.ASPaths {
+			if p.Regexp != "" {
+				add("        - '%s'", strings.ReplaceAll(p.Regexp, "'", "''"))
+			} else {
+				add("        - %s", p)
+			}
+		}
+		add("      set:")
+		if r.Set.LocalPref != 0 {
+			add("        local-pref: %d", r.Set.LocalPref)
+		}
+		if r.Set.HasMED {
+			add("        med: %d", r.Set.MED)
+		}
+		if r.Set.Prepend != 0 {
+			add("        prepend: %d", r.Set.Prepend)
+		}
+		if r.Set.NextHop.IsValid() {
+			add("        next-hop: %q", r.Set.NextHop)
+		}
+		add("        community:")
+		each("  add", stringsOf(r.Set.Add))
+		each("  remove", stringsOf(r.Set.Remove))
+		add("        large-community:")
+		each("  add", stringsOf(r.Set.AddLarge))
+		each("  remove", stringsOf(r.Set.RemoveLarge))
+	}
+}
+
+func stringsOf[V fmt.Stringer](list []V) (texts []string) {
+	for _, v := range list {
+		texts = append(texts, v.String())
+	}
+	return texts
 }

@@ -62,9 +62,10 @@ func plainPathError(err error) error {
 // data it looks at the mode of the password files (never at what is in them), at the web
 // configuration, at CREDENTIALS_DIRECTORY, and at iproute2's names of routing tables.
 func Parse(file string, data []byte) (*Config, error) {
-	d := &decoder{file: file, nodes: map[string]node{}, bad: map[string]bool{}}
+	d := &decoder{file: file, nodes: map[string]node{}, bad: map[string]bool{}, setKeys: setKeys}
 	c := defaults()
 	if root, ok := d.parseYAML(data); ok {
+		d.root = root
 		readMap(d, root, &c, configKeys)
 		d.check(&c)
 	}

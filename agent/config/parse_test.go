@@ -75,9 +75,11 @@ func TestPeerDefaults(t *testing.T) {
 	c := parse(t, "peers:\n- {name: quagga, address: 10.1.0.4, asn: 65147}\n- {name: six, address: \"fd00:1::5\", asn: 4200000000}\n")
 	want := []Peer{
 		{Name: "quagga", Address: netip.MustParseAddr("10.1.0.4"), ASN: 65147, Port: 179, MultihopTTL: 64,
-			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone},
+			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone,
+			PrefixLimit: PrefixLimit{Max: 4000, Warning: 75, Action: LimitClose, Idle: 5 * time.Minute}},
 		{Name: "six", Address: netip.MustParseAddr("fd00:1::5"), ASN: 4200000000, Port: 179, MultihopTTL: 64,
-			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone},
+			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone,
+			PrefixLimit: PrefixLimit{Max: 4000, Warning: 75, Action: LimitClose, Idle: 5 * time.Minute}},
 	}
 	if !reflect.DeepEqual(c.Peers, want) {
 		t.Errorf("Peers = %+v, want %+v", c.Peers, want)
@@ -109,6 +111,7 @@ peers:
   hold-time: 1m30s
   keepalive: 20s
   next-hop: self
+  prefix-limit: {max: 10, ipv4: 20, ipv6: 30, warning: 50, action: freeze, idle: 10s}
   shutdown: true
   password-file: `+secret+`
   bfd: {enabled: true, interval: 50ms, multiplier: 5, mode: multihop, min-ttl: 254, strict: true, auth: {type: meticulous-keyed-sha1, key-id: 0, key-file: `+secret+`}}
@@ -116,10 +119,11 @@ peers:
   guards: {martian: false, own-address: false, first-as: false, empty-as-path: false, as-set: false, confederation: false,
     private-as: refuse, max-as-path: 0, ipv4-lengths: 8-28, ipv6-lengths: 64}
   role: rs-client
-- {name: b, address: "fd00:1::5", asn: 65148, gtsm: 2, hold-time: 10s, password-credential: one, bfd: true}
+- {name: b, address: "fd00:1::5", asn: 65148, prefix-limit: 7, gtsm: 2, hold-time: 10s, password-credential: one, bfd: true}
 - {name: c, address: 127.0.0.2, asn: 65149, hold-time: 0}
 branch-to-branch: false
 announce: all
+prefix-limit-total: 1000
 fib: {table: 100, metric: 4294967295, protocol: 255, max-paths: 1, mode: observe, next-hop-objects: false, sweep-after: 5m, sweep-share: 0, probe: 1s, persist: 5m, audit: 0s, on-stop: flush,
   bfd-next-hops: {addresses: [10.1.0.100, "fd00:1::100"], interval: 1s, multiplier: 4, mode: single-hop}}
 metrics: {listen: off}
@@ -139,17 +143,21 @@ log: {level: debug, format: json}
 		Peers: []Peer{
 			{Name: "a.b-c_1", Description: "zone 1, é", Address: netip.MustParseAddr("10.1.0.4"), ASN: 65147, Port: 1790,
 				Passive: true, LocalAddress: netip.MustParseAddr("10.1.2.4"), MultihopTTL: 3, HoldTime: 90 * time.Second,
-				Keepalive: 20 * time.Second, NextHop: NextHopSelf, Shutdown: true, PasswordFile: secret, BFD: BFD{
+				Keepalive: 20 * time.Second, NextHop: NextHopSelf, Shutdown: true, PasswordFile: secret,
+				PrefixLimit: PrefixLimit{Max: 10, IPv4: 20, IPv6: 30, Warning: 50, Action: LimitFreeze, Idle: 10 * time.Second}, BFD: BFD{
 					Enabled: true, Strict: true, BFDSession: BFDSession{
 						Interval: 50 * time.Millisecond, Multiplier: 5, Mode: BFDMultihop, MinTTL: 254,
 						Auth: BFDAuth{Type: BFDMeticulousSHA1, KeyID: 0, KeyFile: secret},
 					}}, GracefulRestart: GracefulRestart{RestartTime: time.Second, StaleTime: 24 * time.Hour}, Guards: Guards{PrivateAS: PrivateASRefuse, IPv4: Lengths{8, 28}, IPv6: Lengths{64, 64}}, Role: RoleClient},
 			{Name: "b", Address: netip.MustParseAddr("fd00:1::5"), ASN: 65148, Port: 179, MultihopTTL: 64, GTSM: 2,
 				HoldTime: 10 * time.Second, Keepalive: 3 * time.Second, NextHop: NextHopUnchanged, PasswordFile: secret,
-				BFD: BFD{Enabled: true, BFDSession: BFDSession{Interval: 300 * time.Millisecond, Multiplier: 3, Mode: BFDAuto, Auth: BFDAuth{KeyID: 1}}}, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone},
-			{Name: "c", Address: netip.MustParseAddr("127.0.0.2"), ASN: 65149, Port: 179, MultihopTTL: 64, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone},
+				PrefixLimit: PrefixLimit{Max: 7, Warning: 75, Action: LimitClose, Idle: 5 * time.Minute},
+				BFD:         BFD{Enabled: true, BFDSession: BFDSession{Interval: 300 * time.Millisecond, Multiplier: 3, Mode: BFDAuto, Auth: BFDAuth{KeyID: 1}}}, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone},
+			{Name: "c", Address: netip.MustParseAddr("127.0.0.2"), ASN: 65149, Port: 179, MultihopTTL: 64, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone,
+				PrefixLimit: PrefixLimit{Max: 4000, Warning: 75, Action: LimitClose, Idle: 5 * time.Minute}},
 		},
-		Announce: AnnounceAll,
+		Announce:         AnnounceAll,
+		PrefixLimitTotal: 1000,
 		FIB: FIB{Table: 100, Metric: 4294967295, Protocol: 255, MaxPaths: 1, Mode: ModeObserve, SweepAfter: 5 * time.Minute, Probe: time.Second, Persist: 5 * time.Minute, OnStop: OnStopFlush,
 			BFDNextHops: BFDNextHops{
 				Addresses:  []netip.Addr{netip.MustParseAddr("10.1.0.100"), netip.MustParseAddr("fd00:1::100")},

@@ -103,11 +103,12 @@ func tableKeys() map[string]bool {
 	all := map[string]bool{}
 	add := func(path string, e effect) { all[path] = e == restart }
 	addKeys(add, "", configKeys)
-	for _, group := range []string{"vnet", "peers", "fib", "metrics", "api", "log"} {
+	for _, group := range []string{"vnet", "peers", "sets", "fib", "metrics", "api", "log"} {
 		delete(all, group) // has its own
 	}
 	addKeys(add, "vnet.", vnetKeys)
 	addKeys(add, "peers.", peerKeys)
+	addKeys(add, "sets.", setKeys)
 	addKeys(add, "fib.", fibKeys)
 	addKeys(add, "metrics.", metricsKeys)
 	addKeys(add, "api.", apiKeys)

@@ -7,6 +7,8 @@ import (
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/nexthopd/nexthopd/agent/policy"
 )
 
 // The tables of keys. A new key is a field of the struct, one line here, its default
@@ -21,6 +23,9 @@ var configKeys = []key[Config]{
 	{name: "peers", read: readPeers, allowed: "list of mappings with name, address and asn", shape: peersShape},
 	value("branch-to-branch", live, func(c *Config) *bool { return &c.BranchToBranch }, boolean),
 	value("announce", live, func(c *Config) *Announce { return &c.Announce }, oneOf(AnnounceForwarding, AnnounceAll)),
+	value("prefix-limit-total", live, func(c *Config) *int { return &c.PrefixLimitTotal }, number(0, maxPrefixes)),
+	{name: "sets", allowed: "mapping with keys among: " + keyNames(setKeys), shape: func() Key { return Key{Keys: describe(setKeys)} },
+		read: func(d *decoder, _ node, _ *Config) { d.named() }},
 	group("fib", func(c *Config) *FIB { return &c.FIB }, fibKeys),
 	group("metrics", func(c *Config) *Metrics { return &c.Metrics }, metricsKeys),
 	group("api", func(c *Config) *API { return &c.API }, apiKeys),
@@ -54,6 +59,24 @@ var peerKeys = []key[Peer]{
 		func(p *Peer) *bool { return &p.GracefulRestart.Enabled }),
 	group("guards", func(p *Peer) *Guards { return &p.Guards }, guardKeys),
 	value("role", live, func(p *Peer) *Role { return &p.Role }, oneOf(RoleNone, RoleProvider, RoleCustomer, RolePeer, RoleServer, RoleClient)),
+	orValue(group("prefix-limit", func(p *Peer) *PrefixLimit { return &p.PrefixLimit }, prefixLimitKeys),
+		func(p *Peer) *int { return &p.PrefixLimit.Max }, prefixLimit),
+	filter("import", false, func(p *Peer) **policy.Filter { return &p.Import }),
+	filter("export", true, func(p *Peer) **policy.Filter { return &p.Export }),
+}
+
+// maxPrefixes is more than this host could hold.
+const maxPrefixes = 100_000_000
+
+var prefixLimit = number(1, maxPrefixes)
+
+var prefixLimitKeys = []key[PrefixLimit]{
+	value("max", live, func(l *PrefixLimit) *int { return &l.Max }, prefixLimit),
+	value("ipv4", live, func(l *PrefixLimit) *FamilyLimit { return &l.IPv4 }, number[FamilyLimit](1, maxPrefixes)),
+	value("ipv6", live, func(l *PrefixLimit) *FamilyLimit { return &l.IPv6 }, number[FamilyLimit](1, maxPrefixes)),
+	value("warning", live, func(l *PrefixLimit) *int { return &l.Warning }, number(1, 100)),
+	value("action", live, func(l *PrefixLimit) *LimitAction { return &l.Action }, oneOf(LimitClose, LimitFreeze)),
+	value("idle", live, func(l *PrefixLimit) *time.Duration { return &l.Idle }, limitIdle),
 }
 
 var gracefulRestartKeys = []key[GracefulRestart]{
@@ -159,8 +182,9 @@ func defaultPeer() Peer {
 			RestartTime: 120 * time.Second,
 			StaleTime:   360 * time.Second,
 		},
-		Guards: defaultGuards(),
-		Role:   RoleNone,
+		Guards:      defaultGuards(),
+		Role:        RoleNone,
+		PrefixLimit: PrefixLimit{Max: 4000, Warning: 75, Action: LimitClose, Idle: 5 * time.Minute}, // S9
 	}
 }
 
@@ -311,23 +335,25 @@ func within[S, T any](field func(*S) *T, keys []key[T]) []key[S] {
 }
 
 // orSwitch lets a group of keys be written as true or false too, for one of them.
-func orSwitch[S any](k key[S], field func(*S) *bool) key[S] {
-	toggle := boolean
-	toggle.allowed += ", or a " + k.allowed
-	k.allowed = toggle.allowed
+func orSwitch[S any](k key[S], field func(*S) *bool) key[S] { return orValue(k, field, boolean) }
+
+// orValue lets a group of keys be written as a single value too, for one of them.
+func orValue[S, V any](k key[S], field func(*S) *V, t scalar[V]) key[S] {
+	t.allowed += ", or a " + k.allowed
+	k.allowed = t.allowed
 	readGroup, groupShape := k.read, k.shape
 	k.read = func(d *decoder, n node, s *S) {
 		if _, single := n.scalar(); !single {
 			readGroup(d, n, s)
 			return
 		}
-		if v, ok := toggle.read(d, n); ok {
+		if v, ok := t.read(d, n); ok {
 			*field(s) = v
 		}
 	}
 	k.shape = func() Key {
 		shape := groupShape()
-		shape.Type = "boolean"
+		shape.Type = t.shape().Type
 		return shape
 	}
 	return k

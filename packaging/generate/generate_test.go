@@ -132,6 +132,10 @@ func TestSchema(t *testing.T) {
 		{"odd spellings", "listen: 10.1.2.4\nfib: {table: main}\n" + peer, ""},
 		{"a table by number", "fib: {table: 100}\n", ""},
 		{"no peers yet", "peers:\n", ""},
+		{"a limit as a number", "peers: [{name: a, address: 10.1.0.4, asn: 65147, prefix-limit: 10}]\n", ""},
+		{"sets and rules", "sets: {prefixes: {x: [10.0.0.0/8 le 32]}, as-paths: {y: [_1_, {contains: 2, length: le 3}]}}\n" +
+			"peers: [{name: a, address: 10.1.0.4, asn: 65147, import: {rules: [{match: {prefix: x, as-path: {set: y}}, action: reject}]}}]\n", ""},
+		{"an unknown key of a rule", "peers: [{name: a, address: 10.1.0.4, asn: 1, import: {rules: [{mach: {}, action: reject}]}}]\n", "peers[0].import.rules[0].mach is unknown"},
 		{"unknown key", "bogus: 1\n", "bogus is unknown"},
 		{"unknown key of a peer", "peers: [{name: a, address: 10.1.0.4, asn: 1, adress: x}]\n", "peers[0].adress is unknown"},
 		{"missing key", "peers: [{name: a, asn: 65147}]\n", "peers[0].address is missing"},
@@ -195,7 +199,9 @@ func (s *schema) validate(path string, v any) error {
 			at := strings.TrimPrefix(path+"."+name, ".")
 			p := s.Properties[name]
 			if p == nil {
-				return fmt.Errorf("%s is unknown", at)
+				if p = s.others(); p == nil {
+					return fmt.Errorf("%s is unknown", at)
+				}
 			}
 			if err := p.validate(at, e); err != nil {
 				return err
@@ -203,6 +209,22 @@ func (s *schema) validate(path string, v any) error {
 		}
 	}
 	return nil
+}
+
+// others is the schema of the keys that are not listed; nil: there are none.
+func (s *schema) others() *schema {
+	if _, ok := s.Additional.(map[string]any); !ok {
+		return nil
+	}
+	text, err := json.Marshal(s.Additional)
+	if err != nil {
+		return nil
+	}
+	var o schema
+	if json.Unmarshal(text, &o) != nil {
+		return nil
+	}
+	return &o
 }
 
 func typeOf(v any) string {

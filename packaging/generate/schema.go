@@ -15,7 +15,7 @@ type schema struct {
 	Type        any                `json:"type,omitempty"` // a word, or several
 	Properties  map[string]*schema `json:"properties,omitempty"`
 	Required    []string           `json:"required,omitempty"`
-	Additional  *bool              `json:"additionalProperties,omitempty"`
+	Additional  any                `json:"additionalProperties,omitempty"` // false, or a schema
 	Items       *schema            `json:"items,omitempty"`
 	AnyOf       []*schema          `json:"anyOf,omitempty"`
 	Enum        []string           `json:"enum,omitempty"`
@@ -37,8 +37,7 @@ func writeSchema(w io.Writer, keys []config.Key, ref reference) error {
 
 // mapping describes a mapping; null is one whose keys are all commented out.
 func mapping(prefix string, keys []config.Key, ref reference) *schema {
-	no := false
-	s := &schema{Type: []string{"object", "null"}, Properties: map[string]*schema{}, Additional: &no}
+	s := &schema{Type: []string{"object", "null"}, Properties: map[string]*schema{}, Additional: false}
 	for _, k := range keys {
 		path := prefix + k.Name
 		p := value(k)
@@ -49,12 +48,15 @@ func mapping(prefix string, keys []config.Key, ref reference) *schema {
 			}
 		}
 		switch {
-		case k.List && len(k.Keys) > 0:
+		case k.List && len(k.Keys) > 0 && k.Type == "":
 			p.Type = "object"
 			p = &schema{Type: []string{"array", "null"}, Items: p}
 		case k.List: // one value may be written without brackets
 			one := *p
 			p = &schema{AnyOf: []*schema{{Type: []string{"array", "null"}, Items: &one}, p}}
+		}
+		if k.Map {
+			p = &schema{Type: []string{"object", "null"}, Additional: p}
 		}
 		p.Description = ref[path].Comment
 		if len(k.Keys) == 0 {
