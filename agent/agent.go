@@ -43,6 +43,8 @@ type Speaker interface {
 	SetDrain(on bool) error
 	// Withhold takes paths out of what is announced, or back into it, in its own time.
 	Withhold(changes []session.Withheld)
+	// LimitReached ends the session of a peer beyond its prefix limit, in its own time.
+	LimitReached(peer netip.Addr, f session.Family, limit int, text string)
 	SetVNet(prefixes []netip.Prefix, nextHop4, nextHop6 netip.Addr) error
 	Peers() []session.PeerInfo
 	Advertised(peer netip.Addr) ([]session.Advertised, error)
@@ -124,7 +126,8 @@ type Agent struct {
 	resolver   *fib.Resolver
 	told       *fib.Resolver // the one that the operator's next-hop news compare with
 	host       *fib.Host
-	captured   uint64 // the rib's NextHopsGen that policy.Captures is built from
+	captured   uint64       // the rib's NextHopsGen that policy.Captures is built from
+	imposed    []netip.Addr // next hops that import filters give
 	rejected   rejections
 	announce   announcements
 	conflicts  map[netip.Prefix]bool // prefixes that the operator knows a foreign route has
@@ -184,6 +187,7 @@ func New(o Options) *Agent {
 	a.peers = newRegistry(o.Config.Peers)
 	a.bfd = newBFDWatch(o.BFD)
 	a.newGuards()
+	a.newPolicy(&config.Config{}, o.Config)
 	a.hub.init()
 	a.beat.Store(time.Now().UnixNano())
 	return a

@@ -53,7 +53,12 @@ func (a *Agent) forwardingChanged() {
 	named := a.rib.NextHops()
 	changed := make(map[netip.Addr]bool)
 	for nh, f := range was {
-		if named[nh] > 0 && a.forwards(nh) != f {
+		imposed := slices.Contains(a.imposed, nh)
+		if (named[nh] > 0 || imposed) && a.forwards(nh) != f {
+			if imposed { // the rib does not know which paths a filter gives it
+				n.queue = a.rib.Prefixes()
+				return
+			}
 			changed[nh] = true
 		}
 	}
@@ -70,8 +75,15 @@ func (a *Agent) withhold(p netip.Prefix, paths []rib.Path, unusable []badPath) {
 	var few [8]fib.Source
 	now := few[:0]
 	for _, x := range paths {
-		refused := len(unusable) > 0 && slices.ContainsFunc(unusable, func(r badPath) bool { return r.source == x.Source })
-		if all || refused || kernel && !a.forwards(x.Attrs.NextHop) {
+		i := slices.IndexFunc(unusable, func(r badPath) bool { return r.source == x.Source })
+		// What a filter rejects, the speaker rejects by the same filter: a list may be long.
+		refused := i >= 0 && unusable[i].why != rib.Filtered
+		nh := x.Attrs.NextHop
+		if len(a.imposed) > 0 {
+			used, _, _ := a.policy.Import(p, x)
+			nh = used.Attrs.NextHop
+		}
+		if all || refused || kernel && !a.forwards(nh) {
 			now = append(now, x.Source)
 		}
 	}

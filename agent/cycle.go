@@ -66,6 +66,7 @@ func (a *Agent) cycle(now time.Time) time.Duration {
 	for _, e := range in.sessions {
 		a.sessionChanged(e)
 	}
+	a.lookAtLimits()
 	a.repairs(in)
 	if len(a.postponed) > 0 {
 		again.by(a.fightsSince.Add(fightWindow))
@@ -190,7 +191,7 @@ func (a *Agent) decide(hostRead bool) (more bool) {
 // unusable appends the paths of a prefix that are never used whatever the others are.
 func (a *Agent) unusable(buf []badPath, p netip.Prefix, paths []rib.Path) []badPath {
 	for _, x := range paths {
-		if why := a.policy.Path(p, x); why != "" {
+		if _, why, _ := a.policy.Import(p, x); why != "" {
 			buf = append(buf, badPath{x.Source, why})
 		}
 	}

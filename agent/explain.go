@@ -72,9 +72,9 @@ func (a *Agent) explainNow(x *status.Explanation, prefix netip.Prefix, addr neti
 	j := a.judge(prefix)
 	a.mu.Unlock()
 	for i, v := range j.verdicts {
-		p := status.ExplainPath{Path: a.path(&j, i, a.resolver), Detail: v.Detail, Resolution: a.resolution(v.Path.Attrs.NextHop)}
+		p := status.ExplainPath{Path: a.path(&j, i, a.resolver), Detail: v.Detail, Rule: v.Rule, Resolution: a.resolution(v.Attrs.NextHop)}
 		switch v.Reason {
-		case rib.ASPathLonger, rib.OriginWorse, rib.MEDHigher, rib.StalePath, rib.MaxPaths:
+		case rib.LocalPrefLow, rib.ASPathLonger, rib.OriginWorse, rib.MEDHigher, rib.StalePath, rib.MaxPaths:
 			p.Step = p.Reason
 		}
 		p.ECMP = p.Installed && len(j.entry.Kernel) > 1

@@ -117,6 +117,7 @@ func (a *Agent) protect(hostRead bool) {
 	nhs := a.rib.NextHops()
 	all := slices.AppendSeq(make([]netip.Addr, 0, len(nhs)+len(a.peers.byAddr)), maps.Keys(nhs))
 	all = slices.AppendSeq(all, maps.Keys(a.peers.byAddr))
+	all = append(all, a.imposed...)
 	slices.SortFunc(all, netip.Addr.Compare)
 	all = slices.Compact(all)
 	added, gone := difference(a.watched, all)

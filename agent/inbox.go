@@ -39,6 +39,9 @@ type peer struct {
 	// eor: End-of-RIB heard in the present session, by family.
 	eor4, eor6 bool
 	families   []session.Family // negotiated; none: not known
+	// limits is how near the peer is to its prefix limits, as the operator knows it.
+	limits  [2]limitState
+	closing bool // the speaker was asked to end the session because of them
 }
 
 // heard tells whether the peer has sent all it had in its present session.
@@ -223,7 +226,7 @@ func (a *Agent) Session(e session.Event) {
 	if p.state != e.State {
 		p.since = e.At
 	}
-	p.state = e.State
+	p.state, p.closing = e.State, p.closing && e.State == session.Established
 	a.inbox.sessions = append(a.inbox.sessions, e)
 	a.inbox.stamp(now)
 	switch {

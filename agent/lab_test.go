@@ -247,6 +247,9 @@ func (s *speaker) BFDDown(a netip.Addr, _ string) error  { return s.call("bfd-do
 func (s *speaker) HoldDown(a netip.Addr, on bool) error {
 	return s.call(fmt.Sprint("hold-down ", on), a)
 }
+func (s *speaker) LimitReached(a netip.Addr, f session.Family, limit int, text string) {
+	_ = s.call("limit", fmt.Sprintf("%s %s %d: %s", a, f, limit, text))
+}
 
 // logBuffer keeps the log for the test to look at.
 type logBuffer struct {
@@ -517,7 +520,7 @@ func (l *lab) shouldHold() string {
 		for _, p := range l.a.rib.Prefixes() {
 			j := l.a.judge(p)
 			whole := []rib.Reason{rib.InsideVNet, rib.CoversNextHop, rib.ForeignRoute}
-			each := []rib.Reason{rib.Unreachable, rib.IsSelf, rib.Refused}
+			each := []rib.Reason{rib.Unreachable, rib.IsSelf, rib.Refused, rib.PrefixLimit}
 			for _, v := range j.verdicts {
 				if slices.Contains(whole, j.why) || slices.Contains(each, v.Reason) || l.a.policy.Path(p, v.Path) != "" || l.a.table.Refused(p) {
 					list = append(list, fmt.Sprint(l.a.peers.bySource[v.Path.Source].cfg.Address, " ", p))

@@ -91,7 +91,7 @@ func (a *Agent) path(j *judgement, i int, resolver *fib.Resolver) status.Path {
 		row.LocalAddress = l.String()
 	}
 	row.Installed = v.Used && j.why != rib.ObserveMode &&
-		slices.ContainsFunc(resolver.Resolve(at.NextHop).Legs, func(l fib.Leg) bool { return slices.Contains(j.entry.Kernel, l) })
+		slices.ContainsFunc(resolver.Resolve(v.Attrs.NextHop).Legs, func(l fib.Leg) bool { return slices.Contains(j.entry.Kernel, l) })
 	return row
 }
 

@@ -191,6 +191,7 @@ func (a *Agent) newConfig(now *config.Config, removed []netip.Addr) {
 	if was.Announce != now.Announce {
 		a.announce.queue = a.rib.Prefixes()
 	}
+	a.newPolicy(was, now)
 }
 
 // noGen is no generation of the rib's next hops.

@@ -167,6 +167,12 @@ func (a *Agent) Peers() []status.Peer {
 		// What was refused counts what was ranked so far.
 		four, six := status.Prefixes{Received: received.IPv4, Accepted: max(received.IPv4-refused.IPv4, 0)},
 			status.Prefixes{Received: received.IPv6, Accepted: max(received.IPv6-refused.IPv6, 0)}
+		beyond, limit := a.rib.Waiting(p.source), p.cfg.PrefixLimit
+		four.Limit, four.Beyond = limit.For(true), beyond.IPv4
+		six.Limit, six.Beyond = limit.For(false), beyond.IPv6
+		if s.Warning == "" {
+			s.Warning = a.limitWarning(p)
+		}
 		if i.Advertised != nil || p.state != session.Established {
 			n4, n6 := i.Advertised[session.IPv4], i.Advertised[session.IPv6]
 			four.Advertised, six.Advertised = &n4, &n6

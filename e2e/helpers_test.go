@@ -161,9 +161,13 @@ func (b *bed) picture(t *testing.T) {
 	}
 }
 
-// peer writes a peer for the configuration; more are further keys.
+// peer writes a peer for the configuration; more are further keys. Tests announce as much
+// as they like, unless they say a limit.
 func peer(name string, address netip.Addr, asn uint32, more ...string) string {
 	keys := append([]string{"name: " + name, fmt.Sprintf("address: %q", address), fmt.Sprintf("asn: %d", asn)}, more...)
+	if !slices.ContainsFunc(more, func(k string) bool { return strings.HasPrefix(k, "prefix-limit:") }) {
+		keys = append(keys, "prefix-limit: 2000000")
+	}
 	return "  - {" + strings.Join(keys, ", ") + "}\n"
 }
 

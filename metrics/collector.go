@@ -58,6 +58,8 @@ var (
 	descPeerAccepted   = ofPeer("prefixes_accepted", "Prefixes that the peer announces and that may be used (not refused by a loop check, filter or limit), by address family.", gauge, "family")
 	descPeerAdvertised = ofPeer("prefixes_advertised", "Prefixes that are announced to the peer, by address family, as of the last second or two; absent while they are not counted: in the first moment of a session, and where more than 50,000 paths are known.", gauge, "family")
 	descPeerRefused    = ofPeer("paths_refused", "Paths of the peer that are never used whatever the others are, by reason: loops, guards, filters, limits.", gauge, "reason")
+	descPeerLimit      = ofPeer("prefix_limit", "Prefixes that the peer may announce (prefix-limit), by address family.", gauge, "family")
+	descPeerBeyond     = ofPeer("prefixes_beyond_limit", "Prefixes that the peer announces and that are not used because of a prefix limit, by address family.", gauge, "family")
 	descPeerFlaps      = ofPeer("flaps_total", "Times an established session with the peer was lost.", counter)
 	descPeerMsgIn      = ofPeer("messages_received_total", "BGP messages received from the peer, by type.", counter, "type")
 	descPeerMsgOut     = ofPeer("messages_sent_total", "BGP messages sent to the peer, by type.", counter, "type")
@@ -87,6 +89,7 @@ var (
 	allSeries = []series{
 		descReady,
 		descPeerInfo, descPeerUp, descPeerState, descPeerShutdown, descPeerRestarting, descPeerReceived, descPeerAccepted, descPeerAdvertised, descPeerRefused,
+		descPeerLimit, descPeerBeyond,
 		descPeerFlaps, descPeerMsgIn, descPeerMsgOut, descPeerFaults, descPeerSince,
 		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBSingle, descFIBGroups, descFIBNextHops, descFIBNoAnswer, descFIBObjects, descFIBSweep, descFIBPersist, descFIBSync,
 		descFIBRead,
@@ -166,6 +169,8 @@ func (s sink) peer(p status.Peer) {
 		if n.Advertised != nil {
 			s.count(descPeerAdvertised, *n.Advertised, addr, as, family)
 		}
+		s.count(descPeerLimit, n.Limit, addr, as, family)
+		s.count(descPeerBeyond, n.Beyond, addr, as, family)
 	}
 	for _, reason := range slices.Sorted(maps.Keys(p.Refused)) {
 		s.count(descPeerRefused, p.Refused[reason], addr, as, reason)

@@ -82,4 +82,4 @@ func (s *Speaker) HoldDown(addr netip.Addr, hold bool) error {
 func heldAtFirst(c config.Peer) bool { return c.BFD.Enabled && c.BFD.Strict }
 
 // down tells whether the session is kept down, by whomever. With Speaker.mu held.
-func (p *peer) down() bool { return p.info.AdminDown || p.held }
+func (p *peer) down() bool { return p.info.AdminDown || p.held || !p.limit.until.IsZero() }

@@ -36,6 +36,7 @@ type route struct {
 	nextHop        netip.Addr
 	med            string
 	communities    []uint32
+	large          []string // not shown by String
 }
 
 func (r route) String() string {
@@ -212,6 +213,10 @@ func (f *fake) update(u *bgp.BGPUpdate) {
 			r.med = fmt.Sprint(a.Value)
 		case *bgp.PathAttributeCommunities:
 			r.communities = a.Value
+		case *bgp.PathAttributeLargeCommunities:
+			for _, l := range a.Values {
+				r.large = append(r.large, l.String())
+			}
 		case *bgp.PathAttributeMpReachNLRI:
 			r.nextHop = a.Nexthop
 			prefixes = append(prefixes, a.Value...)
@@ -238,6 +243,7 @@ type announce struct {
 	origin      uint8
 	med         int // -1: none
 	communities []uint32
+	large       [][3]uint32
 }
 
 func (f *fake) announce(a announce) {
@@ -282,6 +288,13 @@ func (f *fake) announceAll(a announce, prefixes []netip.Prefix) {
 	}
 	if len(a.communities) > 0 {
 		attrs = append(attrs, bgp.NewPathAttributeCommunities(a.communities))
+	}
+	if len(a.large) > 0 {
+		var list []*bgp.LargeCommunity
+		for _, l := range a.large {
+			list = append(list, &bgp.LargeCommunity{ASN: l[0], LocalData1: l[1], LocalData2: l[2]})
+		}
+		attrs = append(attrs, bgp.NewPathAttributeLargeCommunities(list))
 	}
 	per := 700 // what fits into 4096 octets
 	if v6 {
@@ -361,6 +374,16 @@ func (f *fake) received() string {
 		s += " " + string(n.Data[1:])
 	}
 	return s
+}
+
+// notified returns the data of the NOTIFICATION received.
+func (f *fake) notified() []byte {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if f.notification == nil {
+		return nil
+	}
+	return f.notification.Data
 }
 
 func (f *fake) isClosed() bool {

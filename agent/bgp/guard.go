@@ -372,6 +372,9 @@ func (s *Speaker) warning(p *peer) string {
 	if p.info.Warning != "" {
 		return p.info.Warning
 	}
+	if at := p.limit.until; !at.IsZero() {
+		return fmt.Sprintf("announced more than its prefix-limit; the next attempt is at %s, `nexthopctl peer enable` tries now", at.Format(time.TimeOnly))
+	}
 	for _, q := range s.peers {
 		if q != p && p.info.RemoteID.IsValid() && q.info.RemoteID == p.info.RemoteID {
 			// filterPathFromSourcePeer takes the identifier for the peer.

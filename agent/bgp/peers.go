@@ -116,8 +116,8 @@ func (s *Speaker) removePeer(addr netip.Addr, why DownReason) error {
 }
 
 // UpdatePeer changes a peer's configuration. The session stays up where only the name,
-// the description or the next hop changed; shutdown is applied to it; anything else, a
-// new password included, needs a new session.
+// the description, the next hop, the filters or the limit changed; shutdown is applied to
+// it; anything else, a new password included, needs a new session.
 func (s *Speaker) UpdatePeer(c config.Peer) error {
 	s.op.Lock()
 	defer s.op.Unlock()
@@ -133,6 +133,7 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 	same.Name, same.Description, same.NextHop, same.Shutdown, same.BFD = c.Name, c.Description, c.NextHop, c.Shutdown, c.BFD
 	same.GracefulRestart.StaleTime = c.GracefulRestart.StaleTime
 	same.Guards, same.Role = c.Guards, c.Role
+	same.PrefixLimit, same.Import, same.Export = c.PrefixLimit, c.Import, c.Export
 	if same != c || c.PasswordFile != "" && s.passwordChanged(p) {
 		if _, err := s.peerConfig(c); err != nil { // before anything is torn down
 			return fmt.Errorf("update peer %s: %w", c.Address, err)
@@ -140,21 +141,45 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 		return s.replacePeer(p, c, "the peer's configuration changed")
 	}
 	s.mu.Lock()
+	was := p.down()
 	p.cfg, p.info.AdminDown = c, c.Shutdown
 	s.mu.Unlock()
-	if old.NextHop != c.NextHop {
-		if _, err := s.applyPolicy(); err != nil {
-			return fmt.Errorf("update peer %s: %w", c.Address, err)
-		}
-		if err := s.resend(c.Address.String()); err != nil {
+	if err := s.updateAnnouncements(p, old, c); err != nil {
+		return fmt.Errorf("update peer %s: %w", c.Address, err)
+	}
+	if c.PrefixLimit.For(true) > old.PrefixLimit.For(true) || c.PrefixLimit.For(false) > old.PrefixLimit.For(false) {
+		s.mu.Lock()
+		p.limit.until = time.Time{}
+		s.mu.Unlock()
+	}
+	s.mu.Lock()
+	is := p.down()
+	s.mu.Unlock()
+	if was != is {
+		why := DownReason{Cause: "operator", Text: "shut down in the configuration"}
+		if err := s.setAdmin(p, !is, why); err != nil {
 			return fmt.Errorf("update peer %s: %w", c.Address, err)
 		}
 	}
-	if old.Shutdown != c.Shutdown {
-		why := DownReason{Cause: "operator", Text: "shut down in the configuration"}
-		if err := s.setAdmin(p, !c.Shutdown && !p.held, why); err != nil {
-			return fmt.Errorf("update peer %s: %w", c.Address, err)
+	return nil
+}
+
+// updateAnnouncements applies what a peer's new configuration says of paths.
+func (s *Speaker) updateAnnouncements(p *peer, old, c config.Peer) error {
+	imports, exports := !old.Import.Equal(c.Import), !old.Export.Equal(c.Export) || old.NextHop != c.NextHop
+	if !imports && !exports {
+		return nil
+	}
+	if _, err := s.applyPolicy(); err != nil {
+		return err
+	}
+	if imports {
+		if err := s.refilter(p); err != nil {
+			return err
 		}
+	}
+	if exports {
+		return s.resend(c.Address.String())
 	}
 	return nil
 }
@@ -173,6 +198,7 @@ func (s *Speaker) replacePeer(p *peer, c config.Peer, why string) error {
 		n.info.Flaps += p.info.Flaps
 		n.info.Faults = p.info.Faults
 		n.info.LastDown, n.info.LastDownAt = p.info.LastDown, p.info.LastDownAt
+		n.limit.pause = p.limit.pause
 	}
 	return nil
 }
@@ -202,7 +228,7 @@ func (s *Speaker) administer(addr netip.Addr, down bool, why DownReason) error {
 		return fmt.Errorf("%s peer %s: %w", verb, addr, errUnknownPeer)
 	}
 	s.mu.Lock()
-	p.info.AdminDown = down
+	p.info.AdminDown, p.limit.until = down, time.Time{}
 	down = p.down()
 	s.mu.Unlock()
 	if err := s.setAdmin(p, !down, why); err != nil {

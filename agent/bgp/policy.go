@@ -2,6 +2,7 @@ package bgp
 
 import (
 	"fmt"
+	"maps"
 	"net"
 	"net/netip"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/nexthopd/nexthopd/agent/config"
+	"github.com/nexthopd/nexthopd/agent/policy"
 )
 
 // familyIPv4 and familyIPv6 are IPv4 and IPv6 unicast in GoBGP's global configuration
@@ -105,7 +107,11 @@ func (s *Speaker) policies() *api.SetPoliciesRequest {
 		Conditions: &api.Conditions{AsPathSet: &api.MatchSet{Name: setOddASN, Type: api.MatchSet_TYPE_ALL}},
 		Actions:    reject(),
 	}}
-	return p.request(append(imports, s.withheldStatements(p)...), s.exports(p))
+	// First what is never announced: a filter that accepts a path ends the policy.
+	imports = append(imports, s.withheldStatements(p)...)
+	imports = append(imports, s.filters(p, importPolicy, func(c config.Peer) *policy.Filter { return c.Import },
+		func(*peer) []ending { return []ending{{}} })...)
+	return p.request(imports, s.exports(p))
 }
 
 func reject() *api.Actions {
@@ -136,6 +142,7 @@ func (s *Speaker) exports(p *policyBuilder) []*api.Statement {
 		Conditions: &api.Conditions{CommunitySet: &api.MatchSet{Name: setStay, Type: api.MatchSet_TYPE_ANY}},
 		Actions:    reject(),
 	})
+	list = append(list, s.filters(p, exportPolicy, func(c config.Peer) *policy.Filter { return c.Export }, s.exportEndings)...)
 	// The next hop "self" of a prefix of the family that the session does not run over:
 	// GoBGP would write the session's address, as ::ffff:10.1.2.4 or by RFC 8950, which
 	// few peers can use.
@@ -144,11 +151,7 @@ func (s *Speaker) exports(p *policyBuilder) []*api.Statement {
 		conditions := &api.Conditions{
 			NeighborSet: &api.MatchSet{Name: set, Type: api.MatchSet_TYPE_ANY},
 			AfiSafiIn:   []*api.Family{g.family},
-		}
-		if !g.learned {
-			conditions.RouteType = api.Conditions_ROUTE_TYPE_LOCAL
-		} else if !g.local {
-			conditions.RouteType = api.Conditions_ROUTE_TYPE_EXTERNAL
+			RouteType:   g.routeType(),
 		}
 		actions := reject() // nothing that the peer could forward to
 		if g.nextHop.IsValid() {
@@ -192,6 +195,16 @@ type otherGroup struct {
 	peers          []netip.Addr
 }
 
+func (g *otherGroup) routeType() api.Conditions_RouteType {
+	switch {
+	case !g.learned:
+		return api.Conditions_ROUTE_TYPE_LOCAL
+	case !g.local:
+		return api.Conditions_ROUTE_TYPE_EXTERNAL
+	}
+	return api.Conditions_ROUTE_TYPE_UNSPECIFIED
+}
+
 // otherFamily groups the peers so that the usual case, all on one interface, costs one
 // statement: every statement is tried for every path and peer.
 func (s *Speaker) otherFamily() []otherGroup {
@@ -223,6 +236,11 @@ func (s *Speaker) otherFamily() []otherGroup {
 	}
 	slices.SortFunc(groups, func(a, b otherGroup) int { return a.peers[0].Compare(b.peers[0]) })
 	return groups
+}
+
+// sortedPeers are the peers' addresses, in an order that stays.
+func (s *Speaker) sortedPeers() []netip.Addr {
+	return slices.SortedFunc(maps.Keys(s.peers), netip.Addr.Compare)
 }
 
 // policyBuilder collects the sets that statements refer to.

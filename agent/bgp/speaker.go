@@ -70,6 +70,7 @@ type Speaker struct {
 	op     sync.Mutex
 	policy string // the policy in force, as text, to tell whether it changes
 	vnet   vnet
+	mark   [3]uint32 // see marked
 
 	withheld withholding
 
@@ -104,6 +105,7 @@ func New(opts Options) *Speaker {
 			poke:    make(chan struct{}, 1),
 			held:    map[netip.Addr]map[netip.Prefix]struct{}{},
 		},
+		mark: newMark(),
 	}
 }
 
@@ -282,4 +284,5 @@ type peer struct {
 	lastHeldAt     time.Time // when paths of the peer were last withheld, or not any more
 	lastHeld       []netip.Prefix
 	missed         *missed // withdrawals that the peer may miss; see guard.go
+	limit          limitHold
 }

@@ -115,9 +115,18 @@ var (
 	PrefixLimitWarning = Event{
 		ID: "5be0b94424744736b7e0ba93e1178491", Name: "prefix-limit-warning", Level: slog.LevelWarn,
 		Message: "peer is near its prefix limit",
-		Fields:  "peer name",
-		Cause:   "The peer announces at least three quarters of the distinct prefixes it is allowed. At the limit the configured action is taken.",
+		Fields:  "peer name family received limit",
+		Cause:   "The peer announces (RECEIVED) at least three quarters of the distinct prefixes it is allowed (LIMIT), or what `prefix-limit.warning` says. Beyond the limit the configured action is taken.",
 		Next:    "If so many prefixes are expected, raise the peer's limit; if not, look at what it announces: `nexthopctl learned PEER`.",
+	}
+	PrefixLimitReached = Event{
+		ID: "1c900bed687e4a2f92b4ad78e471dab7", Name: "prefix-limit-reached", Level: slog.LevelWarn,
+		Message: "peer is beyond its prefix limit",
+		Fields:  "peer name family received limit",
+		Cause: "The peer announces more distinct prefixes (RECEIVED) than it is allowed (LIMIT). With `action: freeze` those that came first are used and the " +
+			"others are not, while the session stays; with `action: close` the session ends, and session-down tells of it.",
+		Next: "If so many prefixes are expected, raise the peer's limit and reload: nothing is reset. If not, look at what it announces: " +
+			"`nexthopctl learned PEER`. What is beyond comes in by itself as soon as the peer withdraws enough.",
 	}
 	FIBRefused = Event{
 		ID: "4a0f018e50864f8fba16aa1b57b66613", Name: "fib-refused", Level: slog.LevelError,
@@ -239,7 +248,7 @@ var (
 func Events() []Event {
 	return []Event{
 		Started, Stopping, Failed, Unhealthy, ConfigApplied, ConfigRefused, ConfigIncomplete, OperatorAction,
-		SessionUp, SessionDown, RestartExpired, PersistStart, PersistEnd, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning,
+		SessionUp, SessionDown, RestartExpired, PersistStart, PersistEnd, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning, PrefixLimitReached,
 		Failover, NextHopLost, NextHopFound,
 		FIBRefused, ForeignConflict, Contested, Repair, Resync, Swept, SweepHeld,
 	}
@@ -264,6 +273,9 @@ func Fields() []Field {
 		{"remote", "the state that the other side last told"},
 		{"failed", "true: the path is dead, and its traffic was moved"},
 		{"milliseconds", "how long nothing had been heard"},
+		{"family", "ipv4 or ipv6"},
+		{"received", "how many distinct prefixes the peer announces"},
+		{"limit", "how many it may"},
 		{"prefix", "the route"},
 		{"nexthop", "the next hop"},
 		{"err", "what failed and why; the kernel's own words where it refused something"},

@@ -107,6 +107,8 @@ type Prefixes struct {
 	Received   int  `json:"received"`
 	Accepted   int  `json:"accepted"`
 	Advertised *int `json:"advertised,omitempty"` // absent: not counted (yet)
+	Limit      int  `json:"limit"`                // of what it may announce
+	Beyond     int  `json:"beyond,omitempty"`     // received, and not used because of a limit
 }
 
 // Overview is the state at one moment, as the status page shows it.
@@ -209,7 +211,9 @@ type ExplainPath struct {
 	Step string `json:"step,omitempty"`
 	// Detail puts it in a sentence: "AS path has 3 ASNs, the best has 1".
 	Detail string `json:"detail,omitempty"`
-	ECMP   bool   `json:"ecmp"` // shares the traffic
+	// Rule of the peer's import filter that decided about it, in words.
+	Rule string `json:"rule,omitempty"`
+	ECMP bool   `json:"ecmp"` // shares the traffic
 	// Resolution of the next hop: "via 10.1.0.4 dev eth0 (host route 10.1.0.0/16)" or why there is none.
 	Resolution string `json:"resolution"`
 }

@@ -148,6 +148,9 @@ func (c *cli) printExplainPath(e *status.Explanation, p *status.ExplainPath) {
 	}
 	fmt.Fprintf(c.out, "\n  %s (%s): %s\n", clean(p.Peer), clean(p.SourcePeer), c.paint(sgr, verdict))
 	c.detail("why", p.Detail)
+	if p.Rule != "" && !strings.HasSuffix(p.Detail, p.Rule) {
+		c.detail("filter", "accepted by "+p.Rule)
+	}
 	if p.Step != "" && p.Reason != "" && p.Reason != p.Step {
 		c.detail("reason", p.Reason)
 	}

@@ -172,7 +172,7 @@ func (c *cli) printPeers(cmd *cobra.Command) error {
 	headings := []string{"NAME", "ADDRESS", "ASN", "STATE", "AGE", "RECEIVED", "ACCEPTED", "ADVERTISED", "FLAPS"}
 	wide := c.format == formatWide
 	if wide {
-		headings = append(headings, "LOCAL-ADDRESS", "REMOTE-ID", "HOLD", "KEEPALIVE", "BFD", "MSG-IN", "MSG-OUT", "CAPABILITIES", "DESCRIPTION")
+		headings = append(headings, "LIMIT", "LOCAL-ADDRESS", "REMOTE-ID", "HOLD", "KEEPALIVE", "BFD", "MSG-IN", "MSG-OUT", "CAPABILITIES", "DESCRIPTION")
 	}
 	t := newTable(append(headings, "NOTE")...)
 	err := rows(cmd.Context(), c.client(cmd), status.PathPeers, nil, func(p status.Peer) error {
@@ -181,7 +181,7 @@ func (c *cli) printPeers(cmd *cobra.Command) error {
 			strconv.Itoa(p.Received), strconv.Itoa(p.Accepted), advertised(p), strconv.FormatUint(p.Flaps, 10),
 		}
 		if wide {
-			cells = append(cells, addrString(p.LocalAddress), addrString(p.RemoteID), seconds(p.HoldTime), seconds(p.Keepalive), p.BFD,
+			cells = append(cells, limits(p.Families), addrString(p.LocalAddress), addrString(p.RemoteID), seconds(p.HoldTime), seconds(p.Keepalive), p.BFD,
 				total(p.MessagesReceived), total(p.MessagesSent), strings.Join(p.PeerCapabilities, ","), p.Description)
 		}
 		t.add(rowKey{then: p.Name}, append(cells, c.peerNote(&p))...)
@@ -225,6 +225,18 @@ func (c *cli) peerNote(p *status.Peer) string {
 		notes = append(notes, down)
 	}
 	return strings.Join(notes, "; ")
+}
+
+// limits writes a peer's prefix limits: "4000", or by family where they differ.
+func limits(families map[string]status.Prefixes) string {
+	four, six := families["ipv4"].Limit, families["ipv6"].Limit
+	switch {
+	case four+six == 0:
+		return "" // a daemon that knows none
+	case four == six:
+		return strconv.Itoa(four)
+	}
+	return fmt.Sprintf("%d/%d", four, six)
 }
 
 func addrString(a *netip.Addr) string {

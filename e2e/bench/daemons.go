@@ -62,7 +62,7 @@ func (d *nexthopd) config(bfd time.Duration) string {
 		if bfd > 0 {
 			watch = fmt.Sprintf(", bfd: {enabled: true, interval: %s, multiplier: %d}", bfd, bfdMultiplier)
 		}
-		fmt.Fprintf(&b, "  - {name: nva%d, address: %s, asn: %d, passive: true%s}\n", i+1, nvaAddr(i), nvaASN, watch)
+		fmt.Fprintf(&b, "  - {name: nva%d, address: %s, asn: %d, passive: true, prefix-limit: 2000000%s}\n", i+1, nvaAddr(i), nvaASN, watch)
 	}
 	return b.String()
 }
