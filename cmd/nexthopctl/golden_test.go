@@ -26,6 +26,7 @@ func TestOutput(t *testing.T) {
 		{"peers-wide", "peers -o wide", exitOK},
 		{"peers-json", "peers -o json", exitOK},
 		{"peer", "peer bird", exitOK},
+		{"peer-bfd", "peer quagga", exitOK},
 		{"peer-down", "peer 2001:db8::6", exitOK},
 		{"peer-json", "peer off -o json", exitOK},
 		{"failovers", "failovers", exitOK},

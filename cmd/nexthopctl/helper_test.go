@@ -279,7 +279,7 @@ func cannedPeers() []status.Peer {
 		{
 			// What an NVA may write into a shutdown communication (RFC 9003).
 			Name: "lost", Address: a("2001:db8::6"), ASN: 4200000001, State: "Active", Since: ptr(ago(5 * time.Minute)),
-			HoldTime: 180, Keepalive: 60, Flaps: 7,
+			HoldTime: 180, Keepalive: 60, Flaps: 7, Faults: map[string]uint64{"treat-as-withdraw": 2, "session-reset": 1},
 			LastDown: "NOTIFICATION Cease/Administrative Shutdown: \"bye\x1b[2J\x1b]0;owned\x07\r\nquagga Established \u009b31m \u202eevil\"", LastDownAt: ptr(ago(5 * time.Minute)),
 		},
 		{Name: "off", Address: a("10.1.0.7"), ASN: 65007, State: "Idle", Shutdown: true, HoldTime: 180, Keepalive: 60},

@@ -93,6 +93,9 @@ func (c *cli) printPeer(p *status.Peer) {
 	c.field("speaks", "%s", strings.Join(p.PeerCapabilities, ", "))
 	c.field("heard", "%s", messages(p.MessagesReceived))
 	c.field("sent", "%s", messages(p.MessagesSent))
+	if faults := messages(p.Faults); faults != "" {
+		c.field("faulty", "%s", faults)
+	}
 }
 
 // messages writes {"keepalive": 190, "update": 3} as "keepalive 190, update 3".
