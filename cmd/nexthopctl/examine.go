@@ -47,11 +47,13 @@ It works without the daemon too, for what the daemon does not have to be asked. 
 func (c *cli) gather(cmd *cobra.Command) *doctor.Facts {
 	d, _, err := object[status.Doctor](cmd.Context(), c.client(cmd), status.PathDoctor, nil)
 	if err != nil {
+		facts := doctor.Gather(c.host, nil, err)
+		facts.DaemonNext = nextDaemonState
 		var f *failure
 		if errors.As(err, &f) {
-			err = errors.New(f.what) // without the hint: the finding has its own
+			facts.DaemonError, facts.DaemonNext = f.what, f.next
 		}
-		return doctor.Gather(c.host, nil, err)
+		return facts
 	}
 	return doctor.Gather(c.host, &d, nil)
 }

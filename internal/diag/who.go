@@ -16,6 +16,9 @@ import (
 // The files of the calling thread: its network namespace may differ from the process's.
 var procNetTCP = []string{"/proc/thread-self/net/tcp", "/proc/thread-self/net/tcp6"}
 
+// Unseen begins the name of a process that the caller may not look at.
+const Unseen = "a process that only root can see"
+
 // WhoListens names the process whose TCP listener keeps others from listening on addr
 // (host:port, the host may be empty): "bird (pid 812, 0.0.0.0:179)". It is empty when
 // there is none in this network namespace. Only root sees the sockets of other users.
@@ -36,7 +39,7 @@ func WhoListens(addr string) string {
 			if pid := pidOfSocket(l.inode); pid != 0 {
 				return fmt.Sprintf("%s (pid %d, %s)", processName(pid), pid, l.addr)
 			}
-			return fmt.Sprintf("a process that only root can see (uid %d, %s)", l.uid, l.addr)
+			return fmt.Sprintf("%s (uid %d, %s)", Unseen, l.uid, l.addr)
 		}
 	}
 	return ""

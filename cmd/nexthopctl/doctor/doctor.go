@@ -6,9 +6,11 @@ package doctor
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	"github.com/nexthopd/nexthopd/agent/status"
+	"github.com/nexthopd/nexthopd/internal/diag"
 )
 
 // Severity says what a finding asks for.
@@ -38,6 +40,7 @@ type Finding struct {
 type Facts struct {
 	Daemon      *status.Doctor // nil: it did not answer
 	DaemonError string         // why
+	DaemonNext  string         // the command to try then
 	Namespace   string         // of our network, as /proc/PID/ns/net names it; "": not known
 
 	Sysctl map[string]string // by name with dots, of those that exist
@@ -122,7 +125,7 @@ func unasked() []Finding { return one(Skipped, "", "the daemon has to be asked, 
 
 func daemon(f *Facts) []Finding {
 	if f.Daemon == nil {
-		return one(Error, "systemctl status nexthopd", "nexthopd does not answer: %s", f.DaemonError)
+		return one(Error, f.DaemonNext, "nexthopd does not answer: %s", f.DaemonError)
 	}
 	if f.Daemon.Mode == "observe" {
 		return one(Info, "", "nexthopd answers (pid %d) and only observes: fib.mode is observe, nothing is installed", f.Daemon.PID)
@@ -178,6 +181,10 @@ func port(f *Facts) []Finding {
 	switch {
 	case f.Daemon != nil:
 		return ok("the daemon listens on %s", strings.Join(f.Daemon.Listen, ", "))
+	case slices.ContainsFunc(f.Listeners, func(who string) bool { return strings.HasPrefix(who, "nexthopd ") }):
+		return ok("TCP port 179 is held by %s", strings.Join(f.Listeners, ", "))
+	case slices.ContainsFunc(f.Listeners, func(who string) bool { return strings.HasPrefix(who, diag.Unseen) }):
+		return one(Skipped, "sudo nexthopctl doctor", "TCP port 179 is held by %s", strings.Join(f.Listeners, ", "))
 	case len(f.Listeners) > 0:
 		return one(Error, "ss -ltnp 'sport = :179'    # find its service, then: systemctl disable --now SERVICE",
 			"TCP port 179 is taken by %s: nexthopd cannot start beside it", strings.Join(f.Listeners, ", "))

@@ -64,7 +64,7 @@ func TestJudge(t *testing.T) {
 		says     string
 		mend     string // the beginning of the command
 	}{
-		{"no daemon", func(f *Facts) { f.Daemon, f.DaemonError = nil, "no socket" }, "daemon", Error, "no socket", "systemctl status nexthopd"},
+		{"no daemon", func(f *Facts) { f.Daemon, f.DaemonError, f.DaemonNext = nil, "permission denied", "sudo x" }, "daemon", Error, "permission denied", "sudo x"},
 		{"no daemon to ask", func(f *Facts) { f.Daemon = nil }, "ecmp", Skipped, "does not answer", ""},
 		{"observes", func(f *Facts) { f.Daemon.Mode = "observe" }, "daemon", Info, "nothing is installed", ""},
 		{"elsewhere", func(f *Facts) { f.Namespace = "net:[2]" }, "namespace", Warning, "another network namespace", "nsenter --net=/proc/4711/ns/net nexthopctl doctor"},
@@ -74,6 +74,10 @@ func TestJudge(t *testing.T) {
 		{"not needed on a high port", func(f *Facts) { *f.Capabilities, f.Daemon.Listen = capNetAdmin, []string{"[::]:1790"} }, "capabilities", OK, "", ""},
 		{"capabilities hidden", func(f *Facts) { f.Capabilities = nil }, "capabilities", Skipped, "cannot be read", ""},
 		{"port taken", func(f *Facts) { f.Daemon, f.Listeners = nil, []string{"bird (pid 812, 0.0.0.0:179)"} }, "port", Error, "bird (pid 812", "ss -ltnp"},
+		{"port held by the daemon", func(f *Facts) { f.Daemon, f.Listeners = nil, []string{"nexthopd (pid 812, 0.0.0.0:179)"} }, "port", OK, "held by nexthopd", ""},
+		{"port held by who knows", func(f *Facts) {
+			f.Daemon, f.Listeners = nil, []string{"a process that only root can see (uid 998, 0.0.0.0:179)"}
+		}, "port", Skipped, "only root can see", "sudo nexthopctl doctor"},
 		{"no way", func(f *Facts) { f.Daemon.Peers[1].Why = "next-hop-unreachable" }, "way-to-peer", Error, "peer bird (10.1.0.5): next-hop-unreachable", "ip route get 10.1.0.5"},
 		{"captured", func(f *Facts) {
 			f.Daemon.Peers[0].Captured = "10.1.0.4/32 via 172.16.0.2 dev eth1 proto static metric 5 table 254"
