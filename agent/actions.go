@@ -52,6 +52,7 @@ func (a *Agent) handleChanges(mux *http.ServeMux) {
 	}))
 	handle(status.PathFlush, post(a, func(ctx context.Context, _ struct{}) (status.Done, error) { return a.Flush(ctx) }))
 	handle(status.PathDrain, post(a, func(context.Context, struct{}) (status.Done, error) { return a.drain(true) }))
+	handle(status.PathResume, post(a, func(ctx context.Context, r status.ResumeRequest) (status.Done, error) { return a.Resume(ctx, r.Yes) }))
 	handle(status.PathUndrain, post(a, func(context.Context, struct{}) (status.Done, error) { return a.drain(false) }))
 }
 
@@ -292,8 +293,11 @@ func badReason(s string) string {
 // ownDoing adds what an operator did, or left to do, to the list of problems.
 func (a *Agent) ownDoing(problem func(next, format string, args ...any)) {
 	a.mu.Lock()
-	suspended, drained, waiting := a.suspended, a.drained, a.waiting
+	suspended, drained, waiting, held := a.suspended, a.drained, a.waiting, a.held
 	a.mu.Unlock()
+	if held != nil {
+		problem("nexthopctl resume", "%s", held.text(a.opts.ConfigFile))
+	}
 	if suspended {
 		problem("nexthopctl resync --install", "an operator flushed the routes: none is installed")
 	}

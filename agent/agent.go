@@ -115,6 +115,7 @@ type Agent struct {
 	persistence persistence
 	drained     bool     // peers are asked to prefer others (RFC 8326)
 	waiting     []string // keys whose new values wait for a restart
+	held        *heldReload
 
 	// Owned by the loop, which writes them with mu held; others read them with mu held.
 	cfg       *config.Config // never changed in place

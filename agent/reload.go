@@ -28,7 +28,14 @@ func (a *Agent) OnStop() config.OnStop { return a.config().FIB.OnStop }
 // Reload reads the configuration again and applies what changed; it returns when that is
 // done. A session is reset only where what it is built on changed. A configuration with
 // mistakes changes nothing, and is a config.Errors. With dryRun, nothing is changed.
+//
+// A configuration that would remove too many of the installed routes at once
+// (fib.blast-radius) changes nothing either, and waits for Resume.
 func (a *Agent) Reload(ctx context.Context, dryRun bool) (status.Reload, error) {
+	return a.reload(ctx, dryRun, false)
+}
+
+func (a *Agent) reload(ctx context.Context, dryRun, sure bool) (status.Reload, error) {
 	a.changing.Lock()
 	defer a.changing.Unlock()
 	if !dryRun && a.opts.Reloading != nil {
@@ -46,9 +53,19 @@ func (a *Agent) Reload(ctx context.Context, dryRun bool) (status.Reload, error) 
 	}
 	plan := config.Compare(before, after)
 	r := status.Reload{Plan: plan.String(), Changed: !plan.Empty(), NeedsRestart: plan.NeedsRestart}
+	blast, err := a.blast(ctx, before, after, plan)
+	if err != nil {
+		return status.Reload{}, err
+	}
+	r.Removes, r.Installed = blast.removes, blast.of
+	r.Held = !sure && before.FIB.BlastRadius.Exceeded(blast.removes, blast.of)
 	if dryRun {
 		return r, nil
 	}
+	if r.Held {
+		return r, a.holdBack(r)
+	}
+	a.setHeld(nil)
 	// Half a reload is worse than a client that has gone.
 	err = a.applyConfig(context.WithoutCancel(ctx), before, after, plan)
 	a.metrics.Reload(err == nil)

@@ -98,6 +98,9 @@ func (a *Agent) fibNow() status.FIBStatus {
 	a.mu.Lock()
 	f.Prefixes = a.rib.Len()
 	f.Persisted, f.PersistUntil = a.persisted(), timeOrNil(a.persistence.until)
+	if a.held != nil {
+		f.Held = a.held.removes
+	}
 	a.mu.Unlock()
 	count := func(r rib.Reason, n int) {
 		if n > 0 {

@@ -232,6 +232,12 @@ func (t *Table) Refused(prefix netip.Prefix) bool {
 	return r != nil && r.refused
 }
 
+// Installed tells whether the kernel has a route of ours for prefix.
+func (t *Table) Installed(prefix netip.Prefix) bool {
+	r := t.routes[prefix]
+	return r != nil && r.have != nil
+}
+
 // RefusalNews returns the prefixes whose Refused changed since it was last called.
 func (t *Table) RefusalNews() []netip.Prefix {
 	news := t.news

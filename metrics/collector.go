@@ -80,6 +80,7 @@ var (
 	descFIBNextHops = ofFIB("nexthops", "Next hops of ours in the kernel.", gauge)
 	descFIBNoAnswer = ofFIB("nexthops_unanswered", "Next hops that do not answer ARP or neighbour discovery.", gauge)
 	descFIBObjects  = ofFIB("nexthop_objects_enabled", "1 when routes name next-hop groups, 0 when they carry their next hops themselves (classic mode).", gauge)
+	descFIBHeld     = ofFIB("held_routes", "Installed routes that a changed configuration would remove, which is held back for that (fib.blast-radius).", gauge)
 	descFIBSweep    = ofFIB("sweep_pending", "1 while routes of an earlier run are kept because the peers were not all heard yet, else 0.", gauge)
 	descFIBPersist  = ofFIB("persisted_paths", "Paths that are kept, unconfirmed, although all sessions are lost (fib.persist).", gauge)
 	descFIBSync     = ofFIB("last_sync_timestamp_seconds", "Unix time of the last full comparison with the kernel; absent before the first.", gauge)
@@ -91,7 +92,7 @@ var (
 		descPeerInfo, descPeerUp, descPeerState, descPeerShutdown, descPeerRestarting, descPeerReceived, descPeerAccepted, descPeerAdvertised, descPeerRefused,
 		descPeerLimit, descPeerBeyond,
 		descPeerFlaps, descPeerMsgIn, descPeerMsgOut, descPeerFaults, descPeerSince,
-		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBSingle, descFIBGroups, descFIBNextHops, descFIBNoAnswer, descFIBObjects, descFIBSweep, descFIBPersist, descFIBSync,
+		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBSingle, descFIBGroups, descFIBNextHops, descFIBNoAnswer, descFIBObjects, descFIBSweep, descFIBHeld, descFIBPersist, descFIBSync,
 		descFIBRead,
 		descBFDUp, descBFDFailed, descBFDTransitions, descBFDDetection, descBFDIn, descBFDOut, descBFDSendErrors, descBFDDropped,
 		descBFDJitter, descBFDGap, descBFDLate, descBFDEngine, descBFDEngineLate, descBFDStray,
@@ -207,6 +208,7 @@ func (s sink) fib(f status.FIBStatus) {
 	s.count(descFIBNextHops, f.NextHops)
 	s.count(descFIBNoAnswer, f.Unanswered)
 	s.flag(descFIBObjects, f.NextHopObjects)
+	s.count(descFIBHeld, f.Held)
 	s.flag(descFIBSweep, f.Sweep == "pending")
 	s.count(descFIBPersist, f.Persisted)
 	s.time(descFIBRead, f.At)

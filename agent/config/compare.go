@@ -97,6 +97,7 @@ func Live(before, after *Config) *Config {
 	c.ASN, c.RouterID, c.Listen, c.Metrics, c.API = before.ASN, before.RouterID, before.Listen, before.Metrics, before.API
 	c.FIB = before.FIB
 	c.FIB.SweepAfter, c.FIB.SweepShare, c.FIB.Audit = after.FIB.SweepAfter, after.FIB.SweepShare, after.FIB.Audit
+	c.FIB.BlastRadius = after.FIB.BlastRadius
 	c.FIB.Probe, c.FIB.Persist, c.FIB.OnStop, c.FIB.BFDNextHops = after.FIB.Probe, after.FIB.Persist, after.FIB.OnStop, after.FIB.BFDNextHops
 	c.Log.Format = before.Log.Format
 	return &c

@@ -179,6 +179,16 @@ type BFDAuth struct {
 	KeyFile string // holds the secret, one line of 1 to 20 bytes
 }
 
+// BlastRadius bounds what a change of the configuration may remove without being asked
+// for twice: Share percent of the installed routes, or fewer than Min. The zero value
+// bounds nothing.
+type BlastRadius struct{ Share, Min int }
+
+// Exceeded tells whether removing n of so many routes is too much.
+func (b BlastRadius) Exceeded(n, of int) bool {
+	return b.Share > 0 && n >= b.Min && n*100 > of*b.Share
+}
+
 // Mode says whether the FIB is written.
 type Mode string
 
@@ -200,7 +210,8 @@ type FIB struct {
 	// SweepAfter is how long routes of an earlier run wait for End-of-RIB from all peers.
 	SweepAfter time.Duration
 	// SweepShare is the percentage of the routes that may be swept while no session is up.
-	SweepShare int
+	SweepShare  int
+	BlastRadius BlastRadius
 	// Probe is how often next hops are asked for, by ARP or ND; 0: not by us.
 	Probe time.Duration
 	// Persist is how long routes are kept after the last session was lost; 0: not at all.

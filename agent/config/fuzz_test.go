@@ -164,8 +164,8 @@ func render(c *Config) string {
 		renderFilter(add, "export", p.Export)
 	}
 	add("branch-to-branch: %t\nannounce: %s\nprefix-limit-total: %d", c.BranchToBranch, c.Announce, c.PrefixLimitTotal)
-	add("fib:\n  table: %d\n  metric: %d\n  protocol: %d\n  max-paths: %d\n  mode: %s\n  next-hop-objects: %t\n  sweep-after: %s\n  on-stop: %s",
-		c.FIB.Table, c.FIB.Metric, c.FIB.Protocol, c.FIB.MaxPaths, c.FIB.Mode, c.FIB.NextHopObjects, c.FIB.SweepAfter, c.FIB.OnStop)
+	add("fib:\n  table: %d\n  metric: %d\n  protocol: %d\n  max-paths: %d\n  mode: %s\n  next-hop-objects: %t\n  sweep-after: %s\n  on-stop: %s\n  blast-radius: {share: %d, min: %d}",
+		c.FIB.Table, c.FIB.Metric, c.FIB.Protocol, c.FIB.MaxPaths, c.FIB.Mode, c.FIB.NextHopObjects, c.FIB.SweepAfter, c.FIB.OnStop, c.FIB.BlastRadius.Share, c.FIB.BlastRadius.Min)
 	add("metrics:\n  listen: %q", c.Metrics.Listen)
 	add("api:\n  socket: '%s'", strings.ReplaceAll(c.API.Socket, "'", "''"))
 	add("log:\n  level: %s\n  format: %s", strings.ToLower(c.Log.Level.String()), c.Log.Format)

@@ -46,7 +46,7 @@ func TestDefaults(t *testing.T) {
 		Announce:       AnnounceForwarding,
 		FIB: FIB{
 			Table: 254, Metric: 20, Protocol: 165, MaxPaths: 64, Mode: ModeInstall,
-			NextHopObjects: true, SweepAfter: 2 * time.Minute, SweepShare: 50, Audit: time.Minute, OnStop: OnStopKeep, BFDNextHops: BFDNextHops{BFDSession: defaultBFD()},
+			NextHopObjects: true, SweepAfter: 2 * time.Minute, SweepShare: 50, BlastRadius: BlastRadius{50, 100}, Audit: time.Minute, OnStop: OnStopKeep, BFDNextHops: BFDNextHops{BFDSession: defaultBFD()},
 		},
 		Metrics: Metrics{Listen: ":9565"},
 		API:     API{Socket: "/run/nexthopd/nexthopd.sock"},
@@ -124,7 +124,7 @@ peers:
 branch-to-branch: false
 announce: all
 prefix-limit-total: 1000
-fib: {table: 100, metric: 4294967295, protocol: 255, max-paths: 1, mode: observe, next-hop-objects: false, sweep-after: 5m, sweep-share: 0, probe: 1s, persist: 5m, audit: 0s, on-stop: flush,
+fib: {table: 100, metric: 4294967295, protocol: 255, max-paths: 1, mode: observe, next-hop-objects: false, sweep-after: 5m, sweep-share: 0, blast-radius: {share: 100, min: 1}, probe: 1s, persist: 5m, audit: 0s, on-stop: flush,
   bfd-next-hops: {addresses: [10.1.0.100, "fd00:1::100"], interval: 1s, multiplier: 4, mode: single-hop}}
 metrics: {listen: off}
 api: {socket: /tmp/x.sock}
@@ -158,7 +158,7 @@ log: {level: debug, format: json}
 		},
 		Announce:         AnnounceAll,
 		PrefixLimitTotal: 1000,
-		FIB: FIB{Table: 100, Metric: 4294967295, Protocol: 255, MaxPaths: 1, Mode: ModeObserve, SweepAfter: 5 * time.Minute, Probe: time.Second, Persist: 5 * time.Minute, OnStop: OnStopFlush,
+		FIB: FIB{Table: 100, Metric: 4294967295, Protocol: 255, MaxPaths: 1, Mode: ModeObserve, SweepAfter: 5 * time.Minute, BlastRadius: BlastRadius{100, 1}, Probe: time.Second, Persist: 5 * time.Minute, OnStop: OnStopFlush,
 			BFDNextHops: BFDNextHops{
 				Addresses:  []netip.Addr{netip.MustParseAddr("10.1.0.100"), netip.MustParseAddr("fd00:1::100")},
 				BFDSession: BFDSession{Interval: time.Second, Multiplier: 4, Mode: BFDSingleHop, Auth: BFDAuth{KeyID: 1}},

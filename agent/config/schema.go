@@ -117,12 +117,18 @@ var fibKeys = []key[FIB]{
 	value("mode", restart, func(f *FIB) *Mode { return &f.Mode }, oneOf(ModeInstall, ModeObserve)),
 	value("next-hop-objects", restart, func(f *FIB) *bool { return &f.NextHopObjects }, boolean),
 	value("sweep-after", live, func(f *FIB) *time.Duration { return &f.SweepAfter }, sweepAfter),
+	group("blast-radius", func(f *FIB) *BlastRadius { return &f.BlastRadius }, blastRadiusKeys),
 	value("sweep-share", live, func(f *FIB) *int { return &f.SweepShare }, number[int](0, 100)),
 	value("probe", live, func(f *FIB) *time.Duration { return &f.Probe }, probeInterval),
 	value("persist", live, func(f *FIB) *time.Duration { return &f.Persist }, persistTime),
 	value("audit", live, func(f *FIB) *time.Duration { return &f.Audit }, auditInterval),
 	value("on-stop", live, func(f *FIB) *OnStop { return &f.OnStop }, oneOf(OnStopKeep, OnStopFlush)),
 	group("bfd-next-hops", func(f *FIB) *BFDNextHops { return &f.BFDNextHops }, bfdNextHopKeys),
+}
+
+var blastRadiusKeys = []key[BlastRadius]{
+	value("share", live, func(b *BlastRadius) *int { return &b.Share }, number(1, 100)),
+	value("min", live, func(b *BlastRadius) *int { return &b.Min }, number(1, 100_000_000)),
 }
 
 var metricsKeys = []key[Metrics]{
@@ -158,6 +164,7 @@ func defaults() Config {
 			NextHopObjects: true,
 			SweepAfter:     120 * time.Second,
 			SweepShare:     50,
+			BlastRadius:    BlastRadius{Share: 50, Min: 100},
 			Audit:          60 * time.Second,
 			OnStop:         OnStopKeep,
 			BFDNextHops:    BFDNextHops{BFDSession: defaultBFD()},

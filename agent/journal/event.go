@@ -178,6 +178,14 @@ var (
 		Cause:   "A change of a route, link or address made this next hop reachable.",
 		Next:    "Nothing.",
 	}
+	BlastRadius = Event{
+		ID: "7c1d0b9e5a2f4d36b8e04f6c93a1d2e7", Name: "blast-radius", Level: slog.LevelError,
+		Message: "configuration would remove too many routes and is held back",
+		Fields:  "file routes installed changes",
+		Cause: "Applying the changed file would remove ROUTES of the INSTALLED routes at once, more than `fib.blast-radius` allows. Nothing was changed. " +
+			"Sessions that would be reset count too: their routes are gone until they are back.",
+		Next: "`nexthopctl resume` shows what would happen, `nexthopctl resume --yes` does it. If it is a mistake, mend the file and reload.",
+	}
 	ConfigApplied = Event{
 		ID: "5105f087af6148baaaba78df35cb675c", Name: "config-applied", Level: LevelNotice,
 		Message: "configuration is applied",
@@ -247,7 +255,7 @@ var (
 // Events lists the whole catalogue, in the order in which it is documented.
 func Events() []Event {
 	return []Event{
-		Started, Stopping, Failed, Unhealthy, ConfigApplied, ConfigRefused, ConfigIncomplete, OperatorAction,
+		Started, Stopping, Failed, Unhealthy, ConfigApplied, ConfigRefused, ConfigIncomplete, BlastRadius, OperatorAction,
 		SessionUp, SessionDown, RestartExpired, PersistStart, PersistEnd, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning, PrefixLimitReached,
 		Failover, NextHopLost, NextHopFound,
 		FIBRefused, ForeignConflict, Contested, Repair, Resync, Swept, SweepHeld,
@@ -286,6 +294,7 @@ func Fields() []Field {
 		{"routes", "how many routes; of stopping: what becomes of them"},
 		{"until", "how long they are kept"},
 		{"outcome", "how it ended, in a word"},
+		{"installed", "how many routes are installed"},
 		{"differences", "how many of them were not as they should be"},
 		{"all_peers_heard", "false: they are removed because fib.sweep-after is over"},
 		{"of", "how many there are in all"},

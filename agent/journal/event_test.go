@@ -32,6 +32,7 @@ func TestMessageIDsAreStable(t *testing.T) {
 		"config-applied":       "5105f087af6148baaaba78df35cb675c",
 		"config-refused":       "e4f63cdcfec64b3eabeeae477b77c927",
 		"config-incomplete":    "3943d22094e14d92ae90c51a8241c0be",
+		"blast-radius":         "7c1d0b9e5a2f4d36b8e04f6c93a1d2e7",
 		"swept":                "7c440aa4f2fd44a3af217c5d1305bd03",
 		"sweep-held":           "67e00585f07d491f89aad6b124a2f52b",
 		"contested":            "bc873509b9824053bfd454eaa1351baa",

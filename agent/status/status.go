@@ -49,6 +49,7 @@ type FIBStatus struct {
 	Prefixes       int    `json:"prefixes"`  // known from any peer
 	Desired        int    `json:"desired"`   // should be installed
 	Installed      int    `json:"installed"` // are
+	Held           int    `json:"held"`      // would be removed by a configuration that waits for a resume
 	Single         int    `json:"single"`    // of the desired, those that one peer alone forwards
 	// Rejected counts prefixes that are known and not installed, by reason.
 	Rejected map[string]int `json:"rejected"`
@@ -308,6 +309,11 @@ type Reload struct {
 	Plan    string `json:"plan"`
 	Changed bool   `json:"changed"` // the file differs from what is in force
 	Applied bool   `json:"applied"` // it is in force now; false for a dry run
+	// Removes is how many of the Installed routes the change removes from the kernel, until
+	// sessions that are reset are back. Held: too many to be applied without a resume.
+	Removes   int  `json:"removes,omitempty"`
+	Installed int  `json:"installed,omitempty"`
+	Held      bool `json:"held,omitempty"`
 	// NeedsRestart are the keys that keep their old values until a restart.
 	NeedsRestart []string `json:"needsRestart,omitempty"`
 }
@@ -334,6 +340,11 @@ type ResyncRequest struct {
 	Install bool `json:"install"` // end what a flush began
 }
 
+// ResumeRequest is the body of a POST to PathResume.
+type ResumeRequest struct {
+	Yes bool `json:"yes"` // go on; else only tell what waits
+}
+
 // PeerRequest is the body of a POST to PathPeer.
 type PeerRequest struct {
 	Peer   string `json:"peer"`   // name or address
@@ -343,7 +354,7 @@ type PeerRequest struct {
 
 // Paths that take a POST with a JSON body and change something: PathReload (ReloadRequest,
 // answers Reload; 422 for a file with mistakes), PathResync (ResyncRequest, Resync),
-// PathPeer (PeerRequest, Done), PathFlush, PathDrain and PathUndrain (no body, Done). 403:
+// PathPeer (PeerRequest, Done), PathFlush, PathDrain and PathUndrain (no body, Done), PathResume (ResumeRequest, Done). 403:
 // the caller may only read; 409: it makes no sense at present.
 const (
 	PathReload  = "/v1/reload"
@@ -352,6 +363,7 @@ const (
 	PathFlush   = "/v1/flush"
 	PathDrain   = "/v1/drain"
 	PathUndrain = "/v1/undrain"
+	PathResume  = "/v1/resume"
 )
 
 // Paths of the control socket, all GET: PathStatus answers Status, PathPeers []Peer,

@@ -37,7 +37,12 @@ and nothing else happens.`,
 			for line := range strings.Lines(r.Plan) {
 				fmt.Fprintln(c.out, clean(strings.TrimSuffix(line, "\n")))
 			}
+			if r.Removes > 0 {
+				fmt.Fprintf(c.out, "removes %d of %d installed routes\n", r.Removes, r.Installed)
+			}
 			switch {
+			case dryRun && r.Held:
+				fmt.Fprintln(c.out, "(dry run: nothing is changed; too much for fib.blast-radius, it would wait for nexthopctl resume --yes)")
 			case dryRun && r.Changed:
 				fmt.Fprintln(c.out, "(dry run: nothing is changed)")
 			case r.Changed:
@@ -74,6 +79,27 @@ missed something. With --install, it ends what flush began.`,
 		},
 	}
 	cmd.Flags().BoolVar(&install, "install", false, "install routes again after a flush")
+	return cmd
+}
+
+func (c *cli) resumeCommand() *cobra.Command {
+	var yes bool
+	cmd := &cobra.Command{
+		Use:   "resume",
+		Short: "A configuration that is held back because it removes too many routes: show it, or apply it",
+		Long: `A reload that would remove more of the installed routes at once than fib.blast-radius
+allows changes nothing, and waits. Show what it would do, and with --yes do it. To take
+it back instead, mend the file and reload.`,
+		Example: `  nexthopctl resume
+  nexthopctl resume --yes`,
+		Args:              noArgs,
+		ValidArgsFunction: cobra.NoFileCompletions,
+		Annotations:       formats(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			return c.done(cmd, status.PathResume, status.ResumeRequest{Yes: yes})
+		},
+	}
+	cmd.Flags().BoolVar(&yes, "yes", false, "apply it")
 	return cmd
 }
 

@@ -1,0 +1,147 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+
+	"github.com/nexthopd/nexthopd/agent/config"
+	"github.com/nexthopd/nexthopd/agent/journal"
+	"github.com/nexthopd/nexthopd/agent/rib"
+	"github.com/nexthopd/nexthopd/agent/status"
+	"github.com/nexthopd/nexthopd/fib"
+)
+
+// impact is how many of the installed routes a change removes.
+type impact struct{ removes, of int }
+
+// heldReload is a configuration that is not applied because it removes too much.
+type heldReload struct {
+	impact
+	plan string
+}
+
+func (h *heldReload) text(file string) string {
+	return fmt.Sprintf("the changes in %s would remove %d of %d installed routes at once, and are held back", file, h.removes, h.of)
+}
+
+// blast computes what a new configuration would remove from the kernel: the routes of
+// which no path is left that may be used, once the peers are gone that go or whose session
+// is reset, and the filters, the guards and the VNet are the new ones. What a peer does, and what the
+// host's links do, is not asked about: such routes lead nowhere any more.
+func (a *Agent) blast(ctx context.Context, before, after *config.Config, plan config.Plan) (impact, error) {
+	var sum impact
+	a.mu.Lock()
+	prefixes := a.rib.Prefixes()
+	a.mu.Unlock()
+	now := config.Live(before, after)
+	for chunk := range slices.Chunk(prefixes, viewChunk) {
+		err := a.do(ctx, func() {
+			if !a.install() {
+				return
+			}
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			policy, gone := a.policyFor(now), a.goneWith(plan)
+			for _, p := range chunk {
+				if !a.table.Installed(p) {
+					continue
+				}
+				sum.of++
+				if !a.stays(&policy, p, gone) {
+					sum.removes++
+				}
+			}
+		})
+		if err != nil {
+			return sum, err
+		}
+	}
+	return sum, nil
+}
+
+// policyFor is the policy as a configuration would make it. mu is held.
+func (a *Agent) policyFor(c *config.Config) rib.Policy {
+	p := a.policy
+	p.VNet, p.AllowInside = c.VNet.Prefixes, c.VNet.AllowInside
+	p.Guards, p.Imports = slices.Clone(p.Guards), slices.Clone(p.Imports)
+	for _, peer := range c.Peers {
+		if known := a.peers.byAddr[peer.Address]; known != nil {
+			p.Guards[known.source], p.Imports[known.source] = guardsOf(peer), nil
+			if peer.Import != nil {
+				p.Imports[known.source] = peer.Import
+			}
+		}
+	}
+	return p
+}
+
+// goneWith are the sources whose sessions a change ends. mu is held.
+func (a *Agent) goneWith(plan config.Plan) map[fib.Source]bool {
+	gone := make(map[fib.Source]bool)
+	end := func(addr netip.Addr) {
+		if p := a.peers.byAddr[addr]; p != nil {
+			gone[p.source] = true
+		}
+	}
+	for _, p := range plan.Removed {
+		end(p.Address)
+	}
+	for _, c := range plan.Changed {
+		if c.Reset || c.New.Shutdown {
+			end(c.New.Address)
+		}
+	}
+	return gone
+}
+
+// stays tells whether a route of the prefix would be left. mu is held.
+func (a *Agent) stays(policy *rib.Policy, p netip.Prefix, gone map[fib.Source]bool) bool {
+	if policy.Prefix(p) != "" {
+		return false
+	}
+	return slices.ContainsFunc(a.rib.Paths(p), func(x rib.Path) bool {
+		if gone[x.Source] || a.table.State(x.Source) == fib.SourceDown {
+			return false
+		}
+		used, why, _ := policy.Import(p, x)
+		return why == "" && a.forwards(used.Attrs.NextHop)
+	})
+}
+
+// holdBack keeps a configuration from being applied, and says so.
+func (a *Agent) holdBack(r status.Reload) error {
+	h := &heldReload{impact{r.Removes, r.Installed}, r.Plan}
+	a.setHeld(h)
+	a.metrics.Reload(false)
+	changes := strings.ReplaceAll(r.Plan, "\n", "; ")
+	a.journal(journal.BlastRadius, slog.String("file", a.opts.ConfigFile), slog.Int("routes", r.Removes),
+		slog.Int("installed", r.Installed), slog.String("changes", changes))
+	a.event("config", nil, netip.Prefix{}, "configuration is held back", map[string]string{"changes": changes})
+	return conflict("nexthopctl resume", "nothing is changed: %s", h.text(a.opts.ConfigFile))
+}
+
+func (a *Agent) setHeld(h *heldReload) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.held = h
+}
+
+// Resume applies a configuration that was held back, as the file has it now; without yes,
+// it only tells what that would do.
+func (a *Agent) Resume(ctx context.Context, yes bool) (status.Done, error) {
+	a.mu.Lock()
+	h := a.held
+	a.mu.Unlock()
+	switch {
+	case h == nil:
+		return status.Done{}, conflict("nexthopctl status", "nothing is held back")
+	case !yes:
+		return status.Done{Done: h.text(a.opts.ConfigFile) + "\n" + h.plan, Next: "nexthopctl resume --yes"}, nil
+	}
+	r, err := a.reload(ctx, false, true)
+	return status.Done{Done: "applied\n" + r.Plan, Next: "nexthopctl status"}, err
+}
