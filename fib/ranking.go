@@ -75,18 +75,23 @@ func (t *Table) Rankings(most int) (all []Ranking, rest Rest) {
 // Single counts the prefixes that a single source forwards: with it, they are lost.
 func (t *Table) Single() int {
 	n := 0
+	alive := make(map[Via]bool) // many groups, few next hops
 	for _, g := range t.groups {
 		if g.users == 0 || len(g.want) == 0 {
 			continue
 		}
-		alone := true
-		for _, v := range g.vias {
-			if v.Source != g.used[0].Source && t.dead(v) == "" {
-				alone = false
-				break
+		if !slices.ContainsFunc(g.vias, func(v Via) bool {
+			if v.Source == g.used[0].Source {
+				return false
 			}
-		}
-		if alone {
+			v.Tier = 0
+			ok, known := alive[v]
+			if !known {
+				ok = t.dead(v) == ""
+				alive[v] = ok
+			}
+			return ok
+		}) {
 			n += g.users
 		}
 	}
