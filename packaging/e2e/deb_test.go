@@ -27,6 +27,7 @@ func TestDebian(t *testing.T) {
 				{name: "bad configuration", run: (*host).badConfiguration},
 				{name: "upgrade", run: func(h *host) { h.upgrade("apt-get install -y /packages/" + deb(newVersion, "amd64")) }},
 				{name: "watchdog", run: (*host).watchdog},
+				{name: "doctor", run: (*host).doctor, alone: true},
 				{name: "networkd", run: (*host).networkd},
 				{name: "reload", run: (*host).reload},
 				{name: "bfd", run: (*host).bfd},
