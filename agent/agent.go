@@ -142,6 +142,7 @@ type Agent struct {
 	syncAfter  time.Time             // after a failed one: not again before this
 	dirtyFrom  time.Time             // when the work in hand began to wait
 	sweepAt    time.Time             // when the routes of an earlier run are swept at the latest
+	reuseAt    time.Time             // when damped paths are looked at again
 	probeAt    time.Time             // when the next hops are probed again
 	probeErr   error                 // of the last time
 	avoided    map[fib.Leg]time.Time // legs whose neighbour does not answer: avoided until then
@@ -189,6 +190,7 @@ func New(o Options) *Agent {
 	a.bfd = newBFDWatch(o.BFD)
 	a.newGuards()
 	a.newPolicy(&config.Config{}, o.Config)
+	a.newDamping()
 	a.hub.init()
 	a.beat.Store(time.Now().UnixNano())
 	return a

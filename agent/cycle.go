@@ -77,6 +77,7 @@ func (a *Agent) cycle(now time.Time) time.Duration {
 		a.hostAfter = time.Now().Add(max(readPause, readShare*time.Since(now)))
 	}
 	a.sweep(now)
+	a.reuse(now, &again)
 	a.probe(now, &again)
 	a.persisting(now, &again)
 	a.expireStale(now, &again)

@@ -187,6 +187,9 @@ func (a *Agent) Learned(addr netip.Addr, changes []rib.Change) {
 		if !p.up && (p.kept || p.graceful) && a.persist(p, now) {
 			changes = withoutWithdrawals(changes)
 		}
+		if p.up {
+			a.rib.Flapped(p.source, changes, now.Unix())
+		}
 		a.rib.Update(p.source, changes, now.Unix())
 		a.restarted(p, now)
 		a.inbox.stamp(now)

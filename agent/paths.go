@@ -38,7 +38,11 @@ func (a *Agent) judge(prefix netip.Prefix) judgement {
 	j := judgement{prefix: prefix}
 	j.entry, _ = a.table.Entry(prefix)
 	j.verdicts = a.policy.Judge(prefix, a.rib.Paths(prefix), j.entry, a.table.State, a.resolver.Resolve)
-	for _, v := range j.verdicts {
+	for i := range j.verdicts {
+		v := &j.verdicts[i]
+		if v.Reason == rib.Damped {
+			v.Detail = a.dampedDetail(v, &j)
+		}
 		j.local = append(j.local, a.peers.bySource[v.Path.Source].local)
 	}
 	a.bfdVerdicts(&j)

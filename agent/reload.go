@@ -182,6 +182,7 @@ func (a *Agent) newConfig(now *config.Config, removed []netip.Addr) {
 		}
 		a.peers.remove(p)
 		a.rib.Drop(p.source) // S23: exactly what it contributed
+		a.rib.SetDamping(p.source, nil)
 	}
 	list := make([]*peer, 0, len(now.Peers))
 	for _, c := range now.Peers {
@@ -199,6 +200,7 @@ func (a *Agent) newConfig(now *config.Config, removed []netip.Addr) {
 	a.bfd.stale = true
 	a.bfd.reload++
 	a.newGuards()
+	a.newDamping()
 	a.captured = noGen // the ways to the peers are to be protected (S21)
 
 	if !slices.Equal(was.VNet.Prefixes, now.VNet.Prefixes) || !slices.Equal(was.VNet.AllowInside, now.VNet.AllowInside) {

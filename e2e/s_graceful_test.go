@@ -274,3 +274,28 @@ func TestProbe(t *testing.T) {
 	must(t, b.NVAVNet[0].Mend())
 	both()
 }
+
+// damping: a path that is withdrawn again and again is not used when it comes back, and
+// not announced to the other NVA.
+func TestDamping(t *testing.T) {
+	b := newBed(t, 2, hostConfig+nvaPeers(2, "damping: {enabled: true, suppress: 2500}"))
+	p, s := prefix("172.16.0.0/24"), b.nvas(t, 2)
+	for range 3 {
+		announce(t, s[0], nva.Attrs{}, p)
+		b.route(t, p, lab.SeedNVA(0))
+		must(t, s[0].Withdraw(p))
+		b.route(t, p)
+	}
+	announce(t, s[0], nva.Attrs{}, p)
+	b.learned(t, "nva1", p, reason("damped"))
+	b.route(t, p)
+	if _, text := b.explain(t, p.String()); !strings.Contains(text, "damped") || !strings.Contains(text, "used again in") {
+		t.Errorf("explain:\n%s", text)
+	}
+	poll(t, "no announcement to the other", func() error {
+		if out := b.cli(t, "advertised", "nva2"); strings.Contains(out, p.String()) {
+			return fmt.Errorf("advertised:\n%s", out)
+		}
+		return nil
+	})
+}

@@ -131,7 +131,7 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 
 	same := old
 	same.Name, same.Description, same.NextHop, same.Shutdown, same.BFD = c.Name, c.Description, c.NextHop, c.Shutdown, c.BFD
-	same.GracefulRestart.StaleTime = c.GracefulRestart.StaleTime
+	same.GracefulRestart.StaleTime, same.Damping = c.GracefulRestart.StaleTime, c.Damping
 	same.Guards, same.Role = c.Guards, c.Role
 	same.PrefixLimit, same.Import, same.Export = c.PrefixLimit, c.Import, c.Export
 	if same != c || c.PasswordFile != "" && s.passwordChanged(p) {

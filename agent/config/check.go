@@ -156,6 +156,22 @@ func (d *decoder) checkPeer(c *Config, i int) {
 	d.exclusive(path("multihop-ttl"), path("gtsm"))
 	d.checkMinTTL(path("bfd"), p.BFD.BFDSession)
 	d.checkTimers(p, path("hold-time"), path("keepalive"))
+	d.checkDamping(&p.Damping, path("damping"))
+}
+
+// checkDamping relates the thresholds: a path must be able to be held back, and be used
+// again.
+func (d *decoder) checkDamping(c *Damping, path string) {
+	n, given := d.at(path)
+	if !given || c.HalfLife == 0 || c.Suppress == 0 || c.Reuse == 0 || c.MaxSuppress == 0 {
+		return
+	}
+	switch {
+	case c.Reuse >= c.Suppress:
+		d.fail(n, "reuse %d is not below suppress %d, allowed: below it", c.Reuse, c.Suppress)
+	case c.Suppress > c.Most():
+		d.fail(n, "suppress %d is never reached: with this half-life, reuse and max-suppress no penalty exceeds %d, allowed: up to that, or a longer max-suppress", c.Suppress, c.Most())
+	}
 }
 
 func (d *decoder) listensFor(c *Config, peer netip.Addr) bool {

@@ -6,6 +6,7 @@ package config
 import (
 	"cmp"
 	"log/slog"
+	"math"
 	"net/netip"
 	"strconv"
 	"time"
@@ -80,6 +81,7 @@ type Peer struct {
 	GTSM            uint8
 	BFD             BFD
 	GracefulRestart GracefulRestart
+	Damping         Damping
 	Guards          Guards
 	Role            Role
 	// PrefixLimit bounds what the peer may announce (S9).
@@ -135,6 +137,20 @@ func (l PrefixLimit) For(ipv4 bool) int {
 		own = l.IPv4
 	}
 	return cmp.Or(int(own), l.Max)
+}
+
+// Damping is how the peer's flapping paths are held back (RFC 2439, RFC 7196).
+type Damping struct {
+	Enabled     bool
+	HalfLife    time.Duration // of the penalty
+	Suppress    int           // from this penalty on a path is not used
+	Reuse       int           // below this one it is again
+	MaxSuppress time.Duration // and after this time in any case
+}
+
+// Most is the largest penalty that a path can reach: what falls to Reuse in MaxSuppress.
+func (d Damping) Most() int {
+	return int(min(float64(d.Reuse)*math.Exp2(float64(d.MaxSuppress)/float64(d.HalfLife)), math.MaxInt32))
 }
 
 // BFD is how a peer is watched by Bidirectional Forwarding Detection (RFC 5880).

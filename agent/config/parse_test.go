@@ -75,10 +75,10 @@ func TestPeerDefaults(t *testing.T) {
 	c := parse(t, "peers:\n- {name: quagga, address: 10.1.0.4, asn: 65147}\n- {name: six, address: \"fd00:1::5\", asn: 4200000000}\n")
 	want := []Peer{
 		{Name: "quagga", Address: netip.MustParseAddr("10.1.0.4"), ASN: 65147, Port: 179, MultihopTTL: 64,
-			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone,
+			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Damping: defaultPeer().Damping, Guards: defaultGuards(), Role: RoleNone,
 			PrefixLimit: PrefixLimit{Max: 4000, Warning: 75, Action: LimitClose, Idle: 5 * time.Minute}},
 		{Name: "six", Address: netip.MustParseAddr("fd00:1::5"), ASN: 4200000000, Port: 179, MultihopTTL: 64,
-			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone,
+			HoldTime: 180 * time.Second, Keepalive: 60 * time.Second, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Damping: defaultPeer().Damping, Guards: defaultGuards(), Role: RoleNone,
 			PrefixLimit: PrefixLimit{Max: 4000, Warning: 75, Action: LimitClose, Idle: 5 * time.Minute}},
 	}
 	if !reflect.DeepEqual(c.Peers, want) {
@@ -115,6 +115,7 @@ peers:
   shutdown: true
   password-file: `+secret+`
   bfd: {enabled: true, interval: 50ms, multiplier: 5, mode: multihop, min-ttl: 254, strict: true, auth: {type: meticulous-keyed-sha1, key-id: 0, key-file: `+secret+`}}
+  damping: {enabled: true, half-life: 5m, suppress: 2000, reuse: 500, max-suppress: 10m}
   graceful-restart: {enabled: false, restart-time: 1s, stale-time: 24h}
   guards: {martian: false, own-address: false, first-as: false, empty-as-path: false, as-set: false, confederation: false,
     private-as: refuse, max-as-path: 0, ipv4-lengths: 8-28, ipv6-lengths: 64}
@@ -148,12 +149,12 @@ log: {level: debug, format: json}
 					Enabled: true, Strict: true, BFDSession: BFDSession{
 						Interval: 50 * time.Millisecond, Multiplier: 5, Mode: BFDMultihop, MinTTL: 254,
 						Auth: BFDAuth{Type: BFDMeticulousSHA1, KeyID: 0, KeyFile: secret},
-					}}, GracefulRestart: GracefulRestart{RestartTime: time.Second, StaleTime: 24 * time.Hour}, Guards: Guards{PrivateAS: PrivateASRefuse, IPv4: Lengths{8, 28}, IPv6: Lengths{64, 64}}, Role: RoleClient},
+					}}, Damping: Damping{true, 5 * time.Minute, 2000, 500, 10 * time.Minute}, GracefulRestart: GracefulRestart{RestartTime: time.Second, StaleTime: 24 * time.Hour}, Guards: Guards{PrivateAS: PrivateASRefuse, IPv4: Lengths{8, 28}, IPv6: Lengths{64, 64}}, Role: RoleClient},
 			{Name: "b", Address: netip.MustParseAddr("fd00:1::5"), ASN: 65148, Port: 179, MultihopTTL: 64, GTSM: 2,
 				HoldTime: 10 * time.Second, Keepalive: 3 * time.Second, NextHop: NextHopUnchanged, PasswordFile: secret,
 				PrefixLimit: PrefixLimit{Max: 7, Warning: 75, Action: LimitClose, Idle: 5 * time.Minute},
-				BFD:         BFD{Enabled: true, BFDSession: BFDSession{Interval: 300 * time.Millisecond, Multiplier: 3, Mode: BFDAuto, Auth: BFDAuth{KeyID: 1}}}, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone},
-			{Name: "c", Address: netip.MustParseAddr("127.0.0.2"), ASN: 65149, Port: 179, MultihopTTL: 64, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Guards: defaultGuards(), Role: RoleNone,
+				BFD:         BFD{Enabled: true, BFDSession: BFDSession{Interval: 300 * time.Millisecond, Multiplier: 3, Mode: BFDAuto, Auth: BFDAuth{KeyID: 1}}}, GracefulRestart: defaultPeer().GracefulRestart, Damping: defaultPeer().Damping, Guards: defaultGuards(), Role: RoleNone},
+			{Name: "c", Address: netip.MustParseAddr("127.0.0.2"), ASN: 65149, Port: 179, MultihopTTL: 64, NextHop: NextHopUnchanged, BFD: defaultPeer().BFD, GracefulRestart: defaultPeer().GracefulRestart, Damping: defaultPeer().Damping, Guards: defaultGuards(), Role: RoleNone,
 				PrefixLimit: PrefixLimit{Max: 4000, Warning: 75, Action: LimitClose, Idle: 5 * time.Minute}},
 		},
 		Announce:         AnnounceAll,
@@ -325,6 +326,8 @@ func TestMistakes(t *testing.T) {
 		"multihop-ttl":            {peers("multihop-ttl: 256"), "3:60", "allowed: 1 to 255"},
 		"gtsm":                    {peers("gtsm: 255"), "3:52", "255 is out of range, allowed: 1 to 254"},
 		"gtsm and multihop":       {peers("gtsm: 1, multihop-ttl: 3"), "3:69", "peers[1].multihop-ttl: cannot go with peers[1].gtsm in line 3"},
+		"damping without effect":  {peers("damping: {suppress: 13000}"), "3:55", "suppress 13000 is never reached: with this half-life, reuse and max-suppress no penalty exceeds 12000"},
+		"damping for ever":        {peers("damping: {reuse: 6000}"), "3:55", "reuse 6000 is not below suppress 6000"},
 		"hold-time 2s":            {peers("hold-time: 2s"), "3:57", "2s is out of range, allowed: 0s, or 3s to 65535s"},
 		"hold-time negative":      {peers("hold-time: -3s"), "3:57", "out of range"},
 		"hold-time fraction":      {peers("hold-time: 3500ms"), "3:57", "3500ms is not in whole seconds"},

@@ -57,6 +57,7 @@ var peerKeys = []key[Peer]{
 	orSwitch(group("bfd", func(p *Peer) *BFD { return &p.BFD }, bfdKeys), func(p *Peer) *bool { return &p.BFD.Enabled }),
 	orSwitch(group("graceful-restart", func(p *Peer) *GracefulRestart { return &p.GracefulRestart }, gracefulRestartKeys),
 		func(p *Peer) *bool { return &p.GracefulRestart.Enabled }),
+	orSwitch(group("damping", func(p *Peer) *Damping { return &p.Damping }, dampingKeys), func(p *Peer) *bool { return &p.Damping.Enabled }),
 	group("guards", func(p *Peer) *Guards { return &p.Guards }, guardKeys),
 	value("role", live, func(p *Peer) *Role { return &p.Role }, oneOf(RoleNone, RoleProvider, RoleCustomer, RolePeer, RoleServer, RoleClient)),
 	orValue(group("prefix-limit", func(p *Peer) *PrefixLimit { return &p.PrefixLimit }, prefixLimitKeys),
@@ -77,6 +78,14 @@ var prefixLimitKeys = []key[PrefixLimit]{
 	value("warning", live, func(l *PrefixLimit) *int { return &l.Warning }, number(1, 100)),
 	value("action", live, func(l *PrefixLimit) *LimitAction { return &l.Action }, oneOf(LimitClose, LimitFreeze)),
 	value("idle", live, func(l *PrefixLimit) *time.Duration { return &l.Idle }, limitIdle),
+}
+
+var dampingKeys = []key[Damping]{
+	value("enabled", live, func(d *Damping) *bool { return &d.Enabled }, boolean),
+	value("half-life", live, func(d *Damping) *time.Duration { return &d.HalfLife }, halfLife),
+	value("suppress", live, func(d *Damping) *int { return &d.Suppress }, number(1000, 100_000)),
+	value("reuse", live, func(d *Damping) *int { return &d.Reuse }, number(100, 100_000)),
+	value("max-suppress", live, func(d *Damping) *time.Duration { return &d.MaxSuppress }, maxSuppress),
 }
 
 var gracefulRestartKeys = []key[GracefulRestart]{
@@ -188,6 +197,12 @@ func defaultPeer() Peer {
 			Enabled:     true, // S6
 			RestartTime: 120 * time.Second,
 			StaleTime:   360 * time.Second,
+		},
+		Damping: Damping{ // RFC 7196 section 6
+			HalfLife:    15 * time.Minute,
+			Suppress:    6000,
+			Reuse:       750,
+			MaxSuppress: time.Hour,
 		},
 		Guards:      defaultGuards(),
 		Role:        RoleNone,

@@ -62,6 +62,8 @@ var (
 	auditInterval = seconds("0s, or 1s to 24h in whole seconds", time.Second, 24*time.Hour, true)
 	sweepAfter    = seconds("1s to 1h in whole seconds", time.Second, time.Hour, false)
 	probeInterval = seconds("0s, or 1s to 1h in whole seconds", time.Second, time.Hour, true)
+	halfLife      = seconds("1m to 1h in whole seconds", time.Minute, time.Hour, false)
+	maxSuppress   = seconds("1m to 12h in whole seconds", time.Minute, 12*time.Hour, false)
 	persistTime   = seconds("0s, or 1s to 24h in whole seconds", time.Second, 24*time.Hour, true)
 	// RFC 4724 section 3: 12 bits.
 	restartTime        = seconds("1s to 4095s in whole seconds", time.Second, 4095*time.Second, false)

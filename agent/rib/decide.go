@@ -30,7 +30,8 @@ const (
 	WrongFamily  Reason = "next-hop-family" // an IPv4 next hop for an IPv6 prefix
 	Unreachable  Reason = fib.Unreachable   // S20
 	IsSelf       Reason = fib.IsSelf        // S21
-	StalePath    Reason = "stale"           // S17
+	Damped       Reason = "damped"
+	StalePath    Reason = "stale" // S17
 	LocalPrefLow Reason = "local-pref-lower"
 	ASPathLonger Reason = "as-path-longer"
 	OriginWorse  Reason = "origin-worse"
@@ -95,7 +96,13 @@ func (p *Policy) Path(pfx netip.Prefix, x Path) Reason {
 		// peers ("IPv6 routes can not use an IPv4 nexthop"). The reverse works (RFC 8950).
 		return WrongFamily
 	}
-	return p.guard(pfx, x)
+	if why := p.guard(pfx, x); why != "" {
+		return why
+	}
+	if x.Damped {
+		return Damped
+	}
+	return ""
 }
 
 // Prefix says why a prefix must not be installed, whatever its paths are.
@@ -260,6 +267,8 @@ func (p *Policy) refused(pfx netip.Prefix, x Path, why Reason, rule string) stri
 		return fmt.Sprintf("the AS path %q holds AS 0 (RFC 7607)", x.Attrs.ASPath)
 	case WrongFamily:
 		return fmt.Sprintf("an IPv6 route cannot use the IPv4 next hop %s", x.Attrs.NextHop)
+	case Damped:
+		return "it was withdrawn too often in a short time (peers.damping)"
 	case "":
 		return ""
 	}

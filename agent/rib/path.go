@@ -143,6 +143,8 @@ type Path struct {
 	Stale bool
 	// Over: beyond a prefix limit, and not used for that (see Table.SetLimit).
 	Over Over
+	// Damped: it flapped, and is held back for now (see Damping).
+	Damped bool
 }
 
 // Change is one announcement (Attrs set) or withdrawal (Attrs nil) of a prefix.

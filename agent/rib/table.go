@@ -27,6 +27,7 @@ type Table struct {
 	quotas   [][2]*quota        // by Source: IPv4, IPv6
 	total    quota
 	seq      uint64
+	dampers  map[fib.Source]*damper
 }
 
 type dest struct {
@@ -67,7 +68,7 @@ func (t *Table) Update(src fib.Source, changes []Change, now int64) {
 			if len(d.paths) == 0 {
 				t.known++
 			}
-			d.paths = slices.Insert(d.paths, i, Path{Source: src, Attrs: c.Attrs, Since: now})
+			d.paths = slices.Insert(d.paths, i, Path{Source: src, Attrs: c.Attrs, Since: now, Damped: t.damped(src, c.Prefix)})
 			t.admit(c.Prefix, &d.paths[i])
 			t.count(src, c.Prefix, 1)
 			t.use(c.Attrs.NextHop, 1)
