@@ -149,7 +149,7 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 	}
 	if c.PrefixLimit.For(true) > old.PrefixLimit.For(true) || c.PrefixLimit.For(false) > old.PrefixLimit.For(false) {
 		s.mu.Lock()
-		p.limit.until = time.Time{}
+		p.limit = limitHold{}
 		s.mu.Unlock()
 	}
 	s.mu.Lock()
@@ -228,7 +228,7 @@ func (s *Speaker) administer(addr netip.Addr, down bool, why DownReason) error {
 		return fmt.Errorf("%s peer %s: %w", verb, addr, errUnknownPeer)
 	}
 	s.mu.Lock()
-	p.info.AdminDown, p.limit.until = down, time.Time{}
+	p.info.AdminDown, p.limit = down, limitHold{}
 	down = p.down()
 	s.mu.Unlock()
 	if err := s.setAdmin(p, !down, why); err != nil {
