@@ -34,6 +34,9 @@ const (
 	// nothing by BFD, until it counts as one that does not speak it any more: BGP then
 	// says that the path works (RFC 5882 section 3.2).
 	bfdSilence = 10 * time.Second
+	// bfdSignaled is how long a peer's word that its session is down waits for the end of the
+	// BGP session, which would say that the peer restarts. Silence does not wait.
+	bfdSignaled = 100 * time.Millisecond
 	// bfdEndAgain is when the end of a BGP session is asked for again.
 	bfdEndAgain = 30 * time.Second
 )
@@ -156,10 +159,25 @@ func (a *Agent) BFDEvent(e bfd.Event) {
 	}
 	l.state, l.remote, l.since = e.To, e.RemoteState, e.At
 	l.changes++
+	p := a.peers.byAddr[l.addr]
 	switch {
 	case e.To == bfd.Up:
 		l.everUp = true
 		a.bfdLift(l)
+	case e.Failure() && e.Diag == bfd.DiagNeighborDown && p != nil && p.up:
+		// The peer says so itself, which it also does when the rest of its control plane
+		// restarts: the end of the BGP session is on its way then.
+		l.why = diagnosis(e)
+		changes := l.changes
+		time.AfterFunc(bfdSignaled, func() {
+			a.mu.Lock()
+			defer a.mu.Unlock()
+			if a.bfd.all[l.addr] == l && l.changes == changes {
+				a.bfdFailed(l, e, time.Now())
+			}
+			a.bfdTell(l, e)
+		})
+		return
 	case e.Failure():
 		l.why = diagnosis(e)
 		a.bfdFailed(l, e, now)
@@ -167,8 +185,13 @@ func (a *Agent) BFDEvent(e bfd.Event) {
 		l.why = "the peer took it down on purpose"
 		a.bfdLift(l)
 	}
+	a.bfdTell(l, e)
+}
+
+// bfdTell has the loop and RunBFD look at what an event changed. mu is held.
+func (a *Agent) bfdTell(l *liveness, e bfd.Event) {
 	a.inbox.bfd = append(a.inbox.bfd, bfdNews{e, l.name, l.failed})
-	a.inbox.stamp(now)
+	a.inbox.stamp(time.Now())
 	a.wake()
 	a.pokeBFD()
 }
@@ -184,7 +207,7 @@ func diagnosis(e bfd.Event) string {
 // bfdFailed takes the traffic off an address. mu is held.
 func (a *Agent) bfdFailed(l *liveness, e bfd.Event, now time.Time) {
 	p := a.peers.byAddr[l.addr]
-	if p != nil && p.graceful && p.state != session.Established && !e.ControlPlaneIndependent {
+	if p != nil && !p.up && p.offered != fib.SourceDown && !e.ControlPlaneIndependent {
 		// The peer restarts, and its BFD most likely went down with the rest of its
 		// control plane: its stale paths stay (RFC 5882 section 4.3.2). With the C bit
 		// it says that BFD would have lived on (section 4.3.1). While the BGP session is
@@ -195,15 +218,15 @@ func (a *Agent) bfdFailed(l *liveness, e bfd.Event, now time.Time) {
 	a.bfdDeadChanged()
 	if p == nil {
 		a.inbox.lose("bfd "+l.addr.String(), now)
-		return
+	} else {
+		p.silenced = true
+		offered := p.offered
+		if p.up {
+			offered = fib.SourceDown // until the next session, which is to come
+			l.end = true
+		}
+		a.inbox.source(p, offered, "bfd", now)
 	}
-	p.silenced = true
-	offered := p.offered
-	if p.state == session.Established {
-		offered = fib.SourceDown // until the next session, which is to come
-		l.end = true
-	}
-	a.inbox.source(p, offered, "bfd", now)
 }
 
 // bfdLift ends a failure. A peer's traffic is back when its session is. mu is held.

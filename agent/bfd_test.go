@@ -321,6 +321,29 @@ func TestBFDAndGracefulRestart(t *testing.T) {
 			}
 		})
 	}
+	bubble(t, "its BFD is quicker than its BGP", func(t *testing.T) {
+		l := bfdLab(t, nil)
+		l.becomes(bird, bfd.Down, bfd.Down, bfd.DiagNeighborDown, false)
+		l.expect("bird says that BFD is down", seed, "10.1.0.4", "10.1.0.5")
+		l.restarting(bird)
+		time.Sleep(bfdSignaled)
+		l.settle()
+		l.withdraw(quagga, seed)
+		l.expect("because it restarts", seed, "10.1.0.5")
+		if got := l.log.lines("event=bfd-down", "failed=false"); len(got) != 1 {
+			t.Errorf("journal: %q", got)
+		}
+	})
+	bubble(t, "it says so and does not restart", func(t *testing.T) {
+		l := bfdLab(t, nil)
+		l.becomes(bird, bfd.Down, bfd.Down, bfd.DiagNeighborDown, false)
+		time.Sleep(bfdSignaled)
+		l.settle()
+		l.expect("one way is cut", seed, "10.1.0.4")
+		if got := l.log.lines("event=bfd-down", "failed=true"); len(got) != 1 {
+			t.Errorf("journal: %q", got)
+		}
+	})
 	bubble(t, "no restart has begun", func(t *testing.T) { // section 4.3.2.2
 		l := bfdLab(t, nil)
 		l.bfdSilent(bird)
