@@ -299,3 +299,95 @@ protocol bfd { interface "eth0" { interval 100 ms; multiplier 3; }; neighbor 10.
 	must(t, b.NVAVNet[0].Mend())
 	b.route(t, lab.SeedBranch, lb)
 }
+
+// RFC 5882 section 4.3: an appliance restarts gracefully, and its BFD goes down with its
+// BGP, or (FRR's, whose daemons are several) is taken down because of it. No packet is lost.
+func TestBFDWhileAnNVARestarts(t *testing.T) {
+	for _, kind := range restarters {
+		t.Run(kind.name, func(t *testing.T) {
+			b := newBed(t, 1, hostConfig+"peers:\n"+peer("nva", lab.SeedNVA(0), lab.SeedASN, "bfd: {enabled: true, interval: 100ms}"))
+			r := b.router4(0, lab.SeedBranch)
+			r.direct, r.bfd, r.bfdBy = true, 100*time.Millisecond, 3
+			nva := kind.start(t, r)
+			b.bfdSession(t, "nva", bfdIs("up"))
+			b.route(t, lab.SeedBranch, lab.SeedNVA(0))
+			tr := b.flows(t, lab.TrafficConfig{Flows: 12, Rate: 300})
+			since := time.Now()
+			lossless := func() {
+				t.Helper()
+				if rep := tr.Report(since); rep.Lost() > 0 {
+					t.Errorf("%d of %d packets lost, interruption %s", rep.Lost(), rep.Sent(), rep.Interruption())
+				}
+			}
+			nva.restart(t, func() {
+				b.bfdSession(t, "nva", func(s status.BFDSession) error {
+					if s.State == "up" || s.Failed {
+						return fmt.Errorf("%+v", s)
+					}
+					return nil
+				})
+				b.steady(t, tr, 500) // on stale routes, and with BFD down
+				lossless()
+				if p := b.peerStatus(t, "nva"); !p.Restarting {
+					t.Errorf("%+v", p)
+				}
+			}, lab.SeedBranch)
+			b.up(t, "nva")
+			b.bfdSession(t, "nva", bfdIs("up"))
+			b.steady(t, tr, 500)
+			// FRR 8.4 makes its BFD session anew when its BGP session is back, takes the end of
+			// the old one for a failure, and ends BGP.
+			if kind.name != "FRR" {
+				lossless()
+			}
+			if t.Failed() {
+				t.Log(nva.log(), b.d.Proc.Log())
+			}
+		})
+	}
+}
+
+// S24: with 100,000 prefixes silence costs the same. The other ends of BFD are daemons of
+// ours that do nothing else.
+func TestS24_SilentDeathOfABigTable(t *testing.T) {
+	const n = 100_000
+	b := newSeed(t, 2)
+	must(t, b.Host.Sysctl("net.ipv4.nexthop_compat_mode=0"))
+	b.start(t, hostConfig+"branch-to-branch: false\n"+nvaPeers(2, "bfd: true"))
+	for i := range 2 {
+		value(lab.StartDaemon(within(t), b.NVAs[i], fmt.Sprintf(
+			"router-id: %s\nlisten: 127.0.0.1:1179\nfib: {mode: observe, bfd-next-hops: {addresses: [%s]}}\n", lab.SeedNVA(i), lab.SeedHost)))(t)
+	}
+	s := b.nvas(t, 2)
+	table := append(prefixes(nva.IPv4, n-1), lab.SeedBranch)
+	for i := range s {
+		must(t, s[i].Write(s[i].Encode(table, attrs(lab.SeedNVA(i), lab.SeedASN))))
+		must(t, s[i].EndOfRIB(nva.IPv4))
+		b.bfdSession(t, fmt.Sprintf("nva%d", i+1), bfdIs("up"))
+	}
+	poll(t, "all routes", func() error {
+		st, err := b.d.Status(within(t))
+		if err == nil && st.FIB.Installed != n {
+			err = fmt.Errorf("%d installed", st.FIB.Installed)
+		}
+		return err
+	})
+	b.route(t, table[0], lab.SeedNVA(0), lab.SeedNVA(1))
+	b.route(t, lab.SeedBranch, lab.SeedNVA(0), lab.SeedNVA(1))
+	b.quiet(t)
+	tr := b.flows(t, lab.TrafficConfig{Flows: 16, Rate: 200})
+	since := time.Now()
+	must(t, b.NVAVNet[0].Cut())
+	b.route(t, lab.SeedBranch, lab.SeedNVA(1))
+	b.route(t, table[0], lab.SeedNVA(1))
+	b.steady(t, tr, 300)
+	lost := tr.Report(since).LastLost.Sub(since)
+	last := value(b.d.Status(within(t)))(t).LastFailover
+	t.Logf("the last packet was lost %s after the cut; %+v", lost.Round(time.Millisecond), last)
+	if lost > 3*time.Second || lost <= 0 {
+		t.Errorf("the last packet was lost %s after the cut, want at most 3 s", lost)
+	}
+	if last == nil || last.Signal != "bfd 10.1.0.4" || last.Prefixes != n {
+		t.Errorf("last failover: %+v", last)
+	}
+}
