@@ -41,6 +41,9 @@ type Speaker interface {
 	EndRestart(peer netip.Addr)
 	SetBranchToBranch(on bool) error
 	SetDrain(on bool) error
+	// RefuseInside says which prefixes, and what is inside them, no peer may announce, but
+	// for those in allow.
+	RefuseInside(prefixes, allow []netip.Prefix) error
 	// Withhold takes paths out of what is announced, or back into it, in its own time.
 	Withhold(changes []session.Withheld)
 	// LimitReached ends the session of a peer beyond its prefix limit, in its own time.
@@ -238,6 +241,9 @@ func (a *Agent) Connect(s Speaker) error {
 	a.speaker = s
 	a.mu.Unlock()
 	v := a.cfg.VNet
+	if err := s.RefuseInside(v.Prefixes, v.AllowInside); err != nil {
+		return fmt.Errorf("refuse what is inside the VNet: %w", err)
+	}
 	if err := s.SetVNet(v.Prefixes, v.NextHop4, v.NextHop6); err != nil {
 		return fmt.Errorf("announce the VNet prefixes: %w", err)
 	}

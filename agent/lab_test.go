@@ -151,6 +151,8 @@ type speaker struct {
 	withheld   map[session.Withheld]bool
 }
 
+func (s *speaker) RefuseInside(prefixes, _ []netip.Prefix) error { return nil }
+
 func (s *speaker) Withhold(changes []session.Withheld) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -118,6 +118,12 @@ func (a *Agent) applyConfig(ctx context.Context, before, after *config.Config, p
 	refused.Peers = slices.Clone(now.Peers)
 	var never []netip.Addr
 	v, was := now.VNet, before.VNet
+	if !slices.Equal(v.Prefixes, was.Prefixes) || !slices.Equal(v.AllowInside, was.AllowInside) {
+		if err := speaker.RefuseInside(v.Prefixes, v.AllowInside); err != nil {
+			errs = append(errs, fmt.Errorf("refuse what is inside the VNet: %w", err))
+			refused.VNet = was
+		}
+	}
 	if len(plan.Announced)+len(plan.Withdrawn) > 0 || v.NextHop4 != was.NextHop4 || v.NextHop6 != was.NextHop6 {
 		if err := speaker.SetVNet(v.Prefixes, v.NextHop4, v.NextHop6); err != nil {
 			errs = append(errs, fmt.Errorf("announce the VNet prefixes: %w", err))

@@ -166,7 +166,8 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 
 // updateAnnouncements applies what a peer's new configuration says of paths.
 func (s *Speaker) updateAnnouncements(p *peer, old, c config.Peer) error {
-	imports, exports := !old.Import.Equal(c.Import), !old.Export.Equal(c.Export) || old.NextHop != c.NextHop
+	imports := !old.Import.Equal(c.Import) || old.Guards.Martian != c.Guards.Martian
+	exports := !old.Export.Equal(c.Export) || old.NextHop != c.NextHop
 	if !imports && !exports {
 		return nil
 	}

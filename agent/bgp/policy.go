@@ -108,6 +108,7 @@ func (s *Speaker) policies() *api.SetPoliciesRequest {
 		Actions:    reject(),
 	}}
 	// First what is never announced: a filter that accepts a path ends the policy.
+	imports = append(imports, s.insideStatements(p)...)
 	imports = append(imports, s.withheldStatements(p)...)
 	imports = append(imports, s.filters(p, importPolicy, func(c config.Peer) *policy.Filter { return c.Import },
 		func(*peer) []ending { return []ending{{}} })...)

@@ -80,6 +80,8 @@ type Speaker struct {
 	mu             sync.Mutex
 	peers          map[netip.Addr]*peer
 	branchToBranch bool
+	closed         []netip.Prefix // see RefuseInside
+	open           []netip.Prefix
 	drained        bool
 	vnetChanged    time.Time
 	walks          int // sessions that ended and whose paths GoBGP is walking over
