@@ -39,10 +39,12 @@ var errUnknownPeer = errors.New("no such peer")
 func (s *Speaker) AddPeer(c config.Peer) error {
 	s.op.Lock()
 	defer s.op.Unlock()
-	return s.addPeer(c)
+	return s.addPeer(c, nil)
 }
 
-func (s *Speaker) addPeer(c config.Peer) error {
+// addPeer is AddPeer. What past, which may be nil, went through counts for the new peer
+// from the first moment on, so that no counter falls.
+func (s *Speaker) addPeer(c config.Peer, past *peer) error {
 	if s.find(c.Address) != nil {
 		return fmt.Errorf("add peer %s: it exists already", c.Address)
 	}
@@ -62,6 +64,11 @@ func (s *Speaker) addPeer(c config.Peer) error {
 		stateSince:   time.Now(),
 	}
 	s.mu.Lock()
+	if past != nil {
+		p.info.Flaps, p.info.Faults = past.info.Flaps, past.info.Faults
+		p.info.LastDown, p.info.LastDownAt = past.info.LastDown, past.info.LastDownAt
+		p.limit.pause = past.limit.pause
+	}
 	s.peers[c.Address] = p
 	s.mu.Unlock()
 	_, err = s.applyPolicy()
@@ -107,8 +114,20 @@ func (s *Speaker) removePeer(addr netip.Addr, why DownReason) error {
 			return fmt.Errorf("remove peer %s: %w", addr, err)
 		}
 	}
+	farewell := make(chan struct{})
+	s.mu.Lock()
+	p.farewell = farewell
+	s.mu.Unlock()
 	if err := s.server.DeletePeer(s.ctx, &api.DeletePeerRequest{Address: addr.String()}); err != nil {
 		return fmt.Errorf("remove peer %s: %w", addr, err)
+	}
+	// Stale paths go only now, and their withdrawal is told before the farewell. Of a peer
+	// that is forgotten nothing more is heard.
+	select {
+	case <-farewell:
+	case <-s.ctx.Done():
+	case <-time.After(adminTimeout):
+		s.log.Error("bug: no farewell of a peer that was removed", "peer", addr)
 	}
 	s.forget(addr)
 	_, err := s.applyPolicy()
@@ -190,18 +209,7 @@ func (s *Speaker) replacePeer(p *peer, c config.Peer, why string) error {
 	if err := s.removePeer(c.Address, DownReason{Cause: "operator", Text: why}); err != nil {
 		return err
 	}
-	if err := s.addPeer(c); err != nil {
-		return err
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if n := s.peers[c.Address]; n != nil {
-		n.info.Flaps += p.info.Flaps
-		n.info.Faults = p.info.Faults
-		n.info.LastDown, n.info.LastDownAt = p.info.LastDown, p.info.LastDownAt
-		n.limit.pause = p.limit.pause
-	}
-	return nil
+	return s.addPeer(c, p)
 }
 
 // Shutdown ends the peer's session with Cease/Administrative Shutdown and keeps it

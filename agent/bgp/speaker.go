@@ -276,6 +276,7 @@ type peer struct {
 	hardReset    bool       // the peer takes a Cease for a restart unless it is a Hard Reset (RFC 8538)
 	held         bool       // kept down until BFD is up
 
+	farewell       chan struct{} // closed when GoBGP has told all of a peer that is removed
 	stateSince     time.Time
 	openConfirm    time.Time // when the coming session got that far
 	opensSeen      bool      // since the state began

@@ -136,7 +136,8 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 	}
 	reason := e.Peer.State.DisconnectMessage
 	if state == Idle && reason == "" {
-		return // DeletePeer's farewell: the peer may be a new one by now (replacePeer)
+		s.farewell(p) // DeletePeer's
+		return
 	}
 	event := SessionEvent{Peer: addr, State: state, At: at}
 	var live sessionFacts
@@ -238,6 +239,16 @@ func preserved(g *bgp.CapGracefulRestart) []Family {
 		}
 	}
 	return list
+}
+
+// farewell tells removePeer that all that GoBGP had to tell of the peer was heard.
+func (s *Speaker) farewell(p *peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.farewell != nil {
+		close(p.farewell)
+		p.farewell = nil
+	}
 }
 
 // sessionFacts is what GoBGP's event lacks of a session that came up.
