@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -60,7 +61,7 @@ func (a *Agent) handleChanges(mux *http.ServeMux) {
 func post[Req, Resp any](a *Agent, f func(context.Context, Req) (Resp, error)) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		var req Req
-		dec := json.NewDecoder(io.LimitReader(r.Body, 64<<10))
+		dec := json.NewDecoder(io.LimitReader(r.Body, 2<<20))
 		dec.DisallowUnknownFields() // a daemon that knows less than the command must not do half of it
 		if err := dec.Decode(&req); err != nil && !errors.Is(err, io.EOF) {
 			refuse(w, http.StatusBadRequest, status.Error{Error: "read the request: " + err.Error(), Next: "nexthopctl version"})
@@ -73,7 +74,8 @@ func post[Req, Resp any](a *Agent, f func(context.Context, Req) (Resp, error)) h
 		case errors.As(err, &no):
 			refuse(w, no.code, status.Error{Error: no.text, Next: no.next})
 		case errors.As(err, &mistakes):
-			e := status.Error{Error: fmt.Sprintf("nothing is changed: %s has mistakes", a.opts.ConfigFile), Next: "nexthopd check " + a.opts.ConfigFile}
+			file := cmp.Or(mistakes[0].File, a.opts.ConfigFile)
+			e := status.Error{Error: fmt.Sprintf("nothing is changed: %s has mistakes", file), Next: "nexthopd check " + file}
 			for _, m := range mistakes {
 				e.Lines = append(e.Lines, m.Error())
 			}

@@ -57,6 +57,7 @@ func (a *Agent) handler() http.Handler {
 		d, err := a.doctor(r.Context())
 		answer(w, d, err)
 	})
+	mux.HandleFunc("POST "+status.PathPolicy, post(a, a.testPolicy))
 	mux.HandleFunc("GET "+status.PathLearned, a.perPeer(a.learned))
 	mux.HandleFunc("GET "+status.PathAdvertised, a.perPeer(a.advertised))
 	mux.HandleFunc("GET "+status.PathRoutes, func(w http.ResponseWriter, r *http.Request) {

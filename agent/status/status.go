@@ -330,6 +330,50 @@ type Done struct {
 	Next string `json:"next,omitempty"` // the command that takes it back, or goes on
 }
 
+// PolicyRequest is the body of a POST to PathPolicy: what would the filter of a peer say?
+type PolicyRequest struct {
+	Peer   string `json:"peer"` // name or address
+	Export bool   `json:"export,omitempty"`
+	// Config is the text of a configuration that is not in force, and File its name.
+	Config string `json:"config,omitempty"`
+	File   string `json:"file,omitempty"`
+	// Learned: of all paths that the peer announces now. Else of one path:
+	Learned     bool     `json:"learned,omitempty"`
+	Prefix      string   `json:"prefix,omitempty"`
+	ASPath      string   `json:"asPath,omitempty"` // default: the peer's AS
+	NextHop     string   `json:"nextHop,omitempty"`
+	MED         *uint32  `json:"med,omitempty"`
+	Communities []string `json:"communities,omitempty"` // large ones too
+}
+
+// PolicyTest answers a PolicyRequest.
+type PolicyTest struct {
+	Peer     string `json:"peer"`
+	Prefix   string `json:"prefix,omitempty"`
+	Accepted bool   `json:"accepted"`       // the one path
+	Rule     string `json:"rule,omitempty"` // that decided, in words
+	// Of all paths learned: how many there are, what each rule decides, how many are
+	// decided otherwise than now, and the first thousand of those.
+	Paths   int            `json:"paths,omitempty"`
+	Rules   []PolicyCount  `json:"rules,omitempty"`
+	Changed int            `json:"changed,omitempty"`
+	Changes []PolicyChange `json:"changes,omitempty"`
+}
+
+// PolicyCount is how many paths a rule decides.
+type PolicyCount struct {
+	Rule     string `json:"rule"`
+	Accepted bool   `json:"accepted"`
+	Paths    int    `json:"paths"`
+}
+
+// PolicyChange is a path that is decided otherwise than now.
+type PolicyChange struct {
+	Prefix   string `json:"prefix"`
+	Accepted bool   `json:"accepted"` // from now on
+	Rule     string `json:"rule"`
+}
+
 // ReloadRequest is the body of a POST to PathReload.
 type ReloadRequest struct {
 	DryRun bool `json:"dryRun"` // only tell what would change
@@ -384,5 +428,6 @@ const (
 	PathEvents     = "/v1/events"
 	PathBFD        = "/v1/bfd"
 	PathFailovers  = "/v1/failovers" // answers []Failover, the latest first
+	PathPolicy     = "/v1/policy"    // POST of a PolicyRequest, changes nothing, answers PolicyTest
 	PathDoctor     = "/v1/doctor"    // answers Doctor
 )

@@ -120,7 +120,7 @@ func (c *cli) rootCommand() *cobra.Command {
 		}
 	}
 	add(groupShow, c.statusCommand(), c.peersCommand(), c.bfdCommand(), c.learnedCommand(), c.advertisedCommand(), c.routesCommand(),
-		c.explainCommand(), c.failoversCommand(), c.monitorCommand(), c.doctorCommand(), c.versionCommand())
+		c.explainCommand(), c.policyCommand(), c.failoversCommand(), c.monitorCommand(), c.doctorCommand(), c.versionCommand())
 	add(groupChange, c.peerCommand(), c.reloadCommand(), c.drainCommand(), c.undrainCommand(), c.resumeCommand(), c.resyncCommand(), c.flushCommand())
 	root.AddCommand(c.manCommand())
 	return root
