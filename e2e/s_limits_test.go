@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -210,8 +212,15 @@ func TestS10_FilterChangeOnAFullTable(t *testing.T) {
 	}
 	// A rule that changes the rank of the only path changes no route.
 	change(", import: {rules: [{action: accept, set: {local-pref: 200}}]}", n)
-	// 1,024 of the routes are rejected.
-	change(", import: {rules: [{name: few, match: {prefix: 100.0.0.0/14 le 24}, action: reject}]}", n-1024)
+	// 1,024 of the routes are rejected, as was said before.
+	const few = ", import: {rules: [{name: few, match: {prefix: 100.0.0.0/14 le 24}, action: reject}]}"
+	file := filepath.Join(t.TempDir(), "new.yaml")
+	must(t, os.WriteFile(file, []byte(config(few)), 0o600))
+	out := b.cli(t, "policy", "test", "--peer", "nva1", "--against-learned", "--file", file)
+	if !strings.Contains(out, "nva1 announces 100000 paths\n") || !strings.Contains(out, "\n1024 paths decided otherwise than now\n") || !strings.Contains(out, "and 24 more\n") {
+		t.Errorf("policy test: %.600s", out)
+	}
+	change(few, n-1024)
 	poll(t, "the kernel's notifications", func() error {
 		deleted, other := 0, ""
 		for line := range strings.Lines(monitor.Log()) {
