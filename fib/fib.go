@@ -26,6 +26,10 @@ type Via struct {
 	Tier    uint8
 }
 
+// Discard is the next hop of a way that is there to drop the traffic: it resolves to
+// Blackhole. No peer can announce it, for the zone that it has.
+var Discard = netip.MustParseAddr("100::%blackhole") // of RFC 6666's block
+
 // SourceState says whether what a source offered can be used.
 type SourceState uint8
 
@@ -47,7 +51,14 @@ type Leg struct {
 	IfIndex int
 }
 
+// Blackhole is the leg that drops what is sent to it. The kernel takes it as the only
+// member of a group, for routes of both families.
+var Blackhole = Leg{IfIndex: -2}
+
 func (l Leg) String() string {
+	if l == Blackhole {
+		return "blackhole"
+	}
 	if !l.Gateway.IsValid() {
 		return fmt.Sprintf("dev %d", l.IfIndex)
 	}
@@ -144,7 +155,7 @@ type Route struct {
 	Protocol uint8
 	Type     uint8  // RTN_UNICAST, RTN_BLACKHOLE, ...
 	GroupID  uint32 // RTA_NH_ID, or 0
-	Legs     []Leg  // resolved through GroupID where there is one
+	Legs     []Leg  // resolved through GroupID where there is one; Blackhole for that Type
 }
 
 // Snapshot is everything of ours in the kernel at one moment.

@@ -87,6 +87,9 @@ func appendKey(b []byte, vias []Via) []byte {
 		if v.NextHop.Is6() {
 			tag = 6
 		}
+		if v.NextHop == Discard {
+			tag = 0 // the same address without its zone is another's
+		}
 		b = append(b, v.Tier, tag)
 		b = append(b, a[:]...)
 		b = binary.BigEndian.AppendUint16(b, uint16(v.Source))
@@ -96,7 +99,8 @@ func appendKey(b []byte, vias []Via) []byte {
 
 // choose picks the legs in use: of the first tier that has any, those of live sources,
 // or else those of stale ones. Legs that the kernel refuses do not count, nor do those to
-// be avoided, unless there are no others at all. Legs come sorted, at most maxPaths.
+// be avoided, unless there are no others at all. Where one of the legs in use would be
+// Blackhole, it is the only one. Legs come sorted, at most maxPaths.
 func (t *Table) choose(vias []Via) pick {
 	if len(t.avoid) > 0 {
 		if p := t.chooseFrom(vias, t.avoid); len(p.want) > 0 {
@@ -141,6 +145,10 @@ func (t *Table) chooseFrom(vias []Via, avoid map[Leg]bool) pick {
 				}
 			}
 			if len(p.want) > 0 {
+				if slices.Contains(p.want, Blackhole) {
+					p.want = []Leg{Blackhole}
+					p.used = slices.DeleteFunc(p.used, func(v Via) bool { return v.NextHop != Discard })
+				}
 				slices.SortFunc(p.want, compareLegs)
 				t.cut(&p)
 				return p

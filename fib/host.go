@@ -158,6 +158,9 @@ func (r *Resolver) IsSelf(addr netip.Addr) bool { return r.self[addr] }
 // the traffic. An IPv6 link-local address means nothing without its link: every link
 // has the same route for it.
 func (r *Resolver) Resolve(nh netip.Addr) Resolution {
+	if nh == Discard {
+		return Resolution{Legs: []Leg{Blackhole}}
+	}
 	if !nh.IsValid() || nh.IsUnspecified() || nh.IsMulticast() || nh.IsLoopback() || nh.Is6() && nh.IsLinkLocalUnicast() {
 		return Resolution{Why: Unreachable}
 	}

@@ -58,8 +58,12 @@ func (w *storm) step() {
 		if chance(w.r, 3) {
 			nh = w.r.Intn(sources) // a third-party next hop, perhaps another's (S16)
 		}
-		w.logf("announce %s by %d: next hop %d", p, src, nh)
-		w.announce(p, src, nhs(p, nh), w.r.Intn(2))
+		to := nhs(p, nh)
+		if chance(w.r, 8) {
+			to = fib.Discard
+		}
+		w.logf("announce %s by %d: next hop %s", p, src, to)
+		w.announce(p, src, to, w.r.Intn(2))
 	case 3:
 		p, src := w.prefix(), w.src()
 		w.logf("withdraw %s by %d", p, src)

@@ -181,6 +181,9 @@ func (s *sim) link(i int, up bool) {
 }
 
 func (s *sim) leg(nh netip.Addr) (fib.Leg, bool) {
+	if nh == fib.Discard {
+		return fib.Blackhole, true
+	}
 	for i, index := range s.links {
 		if pfx(fmt.Sprintf("10.%d.0.0/16", i+1)).Contains(nh) || pfx(fmt.Sprintf("fd0%d::/64", i+1)).Contains(nh) {
 			return fib.Leg{Gateway: nh, IfIndex: index}, !s.down[i] && !s.seen[i]
@@ -217,6 +220,9 @@ func (s *sim) expectBut(p netip.Prefix, avoid map[fib.Leg]bool) (legs []fib.Leg,
 				}
 			}
 		}
+	}
+	if slices.Contains(legs, fib.Blackhole) {
+		legs = []fib.Leg{fib.Blackhole}
 	}
 	slices.SortFunc(legs, func(a, b fib.Leg) int { return a.Gateway.Compare(b.Gateway) })
 	return legs[:min(len(legs), maxPaths)], usable

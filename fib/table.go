@@ -397,7 +397,7 @@ func (t *Table) Avoid(l Leg, avoid bool) {
 	t.recompute(nil)
 }
 
-// Legs lists the legs that the rankings lead to, those in reserve too.
+// Legs lists the legs that the rankings lead to, those in reserve too, but for Blackhole.
 func (t *Table) Legs() []Leg {
 	seen := make(map[Leg]bool)
 	for _, g := range t.groups {
@@ -407,6 +407,7 @@ func (t *Table) Legs() []Leg {
 			}
 		}
 	}
+	delete(seen, Blackhole)
 	return slices.SortedFunc(maps.Keys(seen), compareLegs)
 }
 

@@ -114,6 +114,55 @@ func TestSourceDown(t *testing.T) {
 	}
 }
 
+// A blackhole ranks like any way, never shares the traffic, and gives it back with its
+// source (RFC 7999).
+func TestBlackhole(t *testing.T) {
+	for _, classic := range []bool{false, true} {
+		for _, host := range []string{"192.168.255.9/32", "2001:db8::9/128"} {
+			p := pfx(host)
+			forward, other := nhs(p, 0), nhs(p, 1)
+			s := newSim(t, classic)
+			expect := func(when string, want ...netip.Addr) {
+				t.Helper()
+				s.run()
+				s.check()
+				var got []netip.Addr
+				e, _ := s.tab.Entry(p)
+				for _, v := range e.Used {
+					got = append(got, v.NextHop)
+				}
+				drops := slices.Equal(e.Kernel, []fib.Leg{fib.Blackhole})
+				if !slices.Equal(got, want) || drops != slices.Contains(want, fib.Discard) || !e.InSync {
+					t.Errorf("classic %t, %s, %s: %+v, want those to %v used", classic, p, when, e, want)
+				}
+			}
+			s.announce(p, 0, forward, 0)
+			s.announce(p, 1, fib.Discard, 1)
+			expect("in a worse tier", forward)
+			s.announce(p, 1, fib.Discard, 0)
+			expect("as good as another", fib.Discard)
+			s.source(1, fib.SourceStale)
+			expect("of a peer that restarts", forward)
+			s.source(1, fib.SourceUp)
+			expect("that is back", fib.Discard)
+			s.start(true)
+			s.announce(p, 0, forward, 0)
+			s.announce(p, 1, fib.Discard, 0)
+			wantWrites(t, "adopted", s.writes(), nil)
+			s.tab.Release()
+			expect("after a restart", fib.Discard)
+			s.source(1, fib.SourceDown)
+			expect("its peer lost", forward)
+			s.source(1, fib.SourceUp)
+			s.announce(p, 1, fib.Discard, 0)
+			s.announce(p, 0, addr("100::"), 0) // the same address, without the zone
+			expect("beside its double", fib.Discard)
+			s.announce(p, 1, other, 0)
+			expect("no more", other)
+		}
+	}
+}
+
 // Failover is the first thing in a cycle, whatever else waits.
 func TestFailoverBeforeRoutes(t *testing.T) {
 	s := newSim(t, false)

@@ -195,6 +195,8 @@ func RunContract(t *testing.T, newHarness func(t *testing.T) Harness) {
 	}
 	for _, f := range families {
 		t.Run("Classic"+f.name, func(t *testing.T) { testClassic(open(t, true), f) })
+		t.Run("Blackhole"+f.name, func(t *testing.T) { testBlackhole(open(t, false), f) })
+		t.Run("BlackholeClassic"+f.name, func(t *testing.T) { testBlackholeClassic(open(t, true), f) })
 		t.Run("ClassicAfterObjects"+f.name, func(t *testing.T) { testClassicAfterObjects(open(t, false), f) })
 	}
 	t.Run("Refusals", func(t *testing.T) { testRefusals(open(t, false)) })

@@ -154,6 +154,8 @@ func (m *Machine) exists(id uint32) bool {
 func (m *Machine) checkHop(l fib.Leg) refusal {
 	dev := m.links[l.IfIndex]
 	switch {
+	case l == fib.Blackhole:
+		return refusal{}
 	case dev == nil:
 		return refusal{syscall.EINVAL, "Invalid device index"}
 	case !dev.Up:
@@ -206,6 +208,9 @@ func (k *Kernel) setGroup(op fib.Op) refusal {
 		}
 		if _, ok := m.hops[id]; !ok {
 			return refusal{syscall.EINVAL, "Invalid nexthop id"}
+		}
+		if m.hops[id].leg == fib.Blackhole && len(members) > 1 {
+			return refusal{syscall.EINVAL, "Blackhole nexthop can not be used in a group with more than 1 path"}
 		}
 	}
 	_, isHop := m.hops[op.ID]
@@ -267,6 +272,9 @@ func (k *Kernel) setRoute(op fib.Op) refusal {
 	if op.ID == 0 {
 		r.Legs = slices.Clone(op.Legs)
 		slices.SortFunc(r.Legs, compareLegs)
+		if r.Legs[0] == fib.Blackhole {
+			r.Type, r.Legs = typeBlackhole, nil
+		}
 	}
 	m.putRoute(r)
 	m.emitRoute(r, false, k.pid)
@@ -287,8 +295,13 @@ func (m *Machine) checkTarget(op fib.Op) refusal {
 		}
 		return refusal{}
 	}
-	if len(op.Legs) == 0 {
+	switch {
+	case len(op.Legs) == 0:
 		return refusal{syscall.EINVAL, "no next hop, or too many"}
+	case len(op.Legs) > 1 && slices.Contains(op.Legs, fib.Blackhole):
+		return refusal{syscall.EINVAL, "a blackhole among other next hops"}
+	case op.Legs[0] == fib.Blackhole:
+		return refusal{}
 	}
 	for _, l := range op.Legs {
 		dev := m.links[l.IfIndex]
@@ -346,8 +359,12 @@ func (k *Kernel) Dump() (fib.Snapshot, error) {
 		for i := range routes {
 			if r := &routes[i]; k.ours(r) {
 				sr := fib.SnapshotRoute{GroupID: r.GroupID}
-				if r.Type == typeUnicast && r.GroupID == 0 {
+				switch {
+				case r.GroupID != 0:
+				case r.Type == typeUnicast:
 					sr.Legs = slices.Clone(r.Legs)
+				case r.Type == typeBlackhole:
+					sr.Legs = []fib.Leg{fib.Blackhole}
 				}
 				s.Routes[p] = sr
 			}

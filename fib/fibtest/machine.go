@@ -18,6 +18,7 @@ const (
 	mainTable      = 254
 	protocolKernel = 2
 	typeUnicast    = 1
+	typeBlackhole  = 6
 )
 
 // strangerPID is the port id of whoever uses the Machine's own methods.
@@ -270,7 +271,12 @@ func (m *Machine) Routes(prefix netip.Prefix, table uint32) []fib.Route {
 	var routes []fib.Route
 	for _, r := range m.routes[prefix] {
 		if r.Table == table {
-			r.Legs = m.legs(&r)
+			switch r.Legs = m.legs(&r); {
+			case r.Type == typeBlackhole:
+				r.Legs = []fib.Leg{fib.Blackhole}
+			case slices.Contains(r.Legs, fib.Blackhole):
+				r.Type = typeBlackhole // the kernel tells it by the next hop
+			}
 			routes = append(routes, r)
 		}
 	}

@@ -178,7 +178,8 @@ func (h *Handle) ourKey(r *routeMsg) bool {
 // protocol. An object that is ours but not as Apply would have made it can't equal
 // anything wanted: a next hop (without onlink, with an encapsulation, ...) has the zero
 // Leg, a group (with weights, or of another type) no members, and a route (with a source
-// address, IPv6 metrics, or of another type than unicast) neither a group nor legs.
+// address, IPv6 metrics, or of another type than unicast or blackhole) neither a group
+// nor legs.
 // In classic mode, next hops and groups of an earlier run are still reported.
 // Dump must not run beside writes of our own: the kernel does not mark a route dump as
 // inconsistent.
@@ -235,11 +236,13 @@ func snapshotRoute(r *routeMsg) (fib.SnapshotRoute, error) {
 		// them (net/ipv4/fib_semantics.c, fib_find_info_nh; seen on Linux 6.18).
 		odd = r.odd
 	}
-	if odd || r.typ != unix.RTN_UNICAST {
+	switch blackhole := r.typ == unix.RTN_BLACKHOLE; {
+	case odd || r.typ != unix.RTN_UNICAST && !blackhole:
 		return fib.SnapshotRoute{}, nil
-	}
-	if r.group != 0 {
+	case r.group != 0: // whose type is that of the group
 		return fib.SnapshotRoute{GroupID: r.group}, nil
+	case blackhole:
+		return fib.SnapshotRoute{Legs: []fib.Leg{fib.Blackhole}}, nil
 	}
 	legs, plain, err := r.appendLegs(nil)
 	if err != nil || !plain {
@@ -285,6 +288,9 @@ func (h *Handle) Lookup(prefix netip.Prefix) ([]fib.Route, error) {
 				return nil
 			}
 			legs, _, err := r.appendLegs(nil)
+			if r.typ == unix.RTN_BLACKHOLE {
+				legs = []fib.Leg{fib.Blackhole} // IPv6 shows lo as interface
+			}
 			expand = expand || r.group != 0
 			routes = append(routes, fib.Route{
 				Prefix: r.prefix, Table: r.table, Metric: r.metric,
@@ -301,7 +307,7 @@ func (h *Handle) Lookup(prefix netip.Prefix) ([]fib.Route, error) {
 		return nil, err
 	}
 	for i := range routes {
-		if id := routes[i].GroupID; id != 0 {
+		if id := routes[i].GroupID; id != 0 && routes[i].Type != unix.RTN_BLACKHOLE {
 			routes[i].Legs = objects[id]
 		}
 	}

@@ -3,6 +3,7 @@ package kernel
 import (
 	"encoding/binary"
 	"net/netip"
+	"slices"
 
 	"github.com/nexthopd/nexthopd/fib"
 	"golang.org/x/sys/unix"
@@ -155,6 +156,9 @@ func (e *encoder) op(op *fib.Op) (reason string) {
 		if op.ID == 0 && (len(op.Legs) == 0 || len(op.Legs) > maxLegs) {
 			return "no next hop, or too many"
 		}
+		if len(op.Legs) > 1 && slices.Contains(op.Legs, fib.Blackhole) {
+			return "a blackhole among other next hops"
+		}
 		flags := uint16(unix.NLM_F_CREATE | unix.NLM_F_EXCL)
 		if op.Kind == fib.RouteReplace {
 			flags = unix.NLM_F_REPLACE
@@ -171,8 +175,8 @@ func (e *encoder) op(op *fib.Op) (reason string) {
 	return ""
 }
 
-// nextHopFamily is the family of a next-hop object. A leg without gateway gets
-// AF_INET6: the kernel lets IPv4 and IPv6 routes use such an object, whereas an
+// nextHopFamily is the family of a next-hop object. A leg without gateway, Blackhole
+// too, gets AF_INET6: the kernel lets IPv4 and IPv6 routes use such an object, whereas an
 // AF_INET one serves IPv4 only ("IPv6 routes can not use an IPv4 nexthop").
 func nextHopFamily(l fib.Leg) uint8 {
 	if !l.Gateway.IsValid() {
@@ -195,6 +199,11 @@ func (e *encoder) nextHopAdd(id uint32, l fib.Leg) {
 	m := e.begin(unix.RTM_NEWNEXTHOP, unix.NLM_F_CREATE|unix.NLM_F_EXCL)
 	e.nhmsg(nextHopFamily(l), e.owner.Protocol, onlink(l))
 	e.attrU32(unix.NHA_ID, id)
+	if l == fib.Blackhole {
+		e.endAttr(e.beginAttr(unix.NHA_BLACKHOLE))
+		e.end(m)
+		return
+	}
 	e.attrU32(unix.NHA_OIF, uint32(l.IfIndex))
 	if l.Gateway.IsValid() {
 		e.attrAddr(unix.NHA_GATEWAY, l.Gateway)
@@ -218,17 +227,22 @@ func (e *encoder) group(id uint32, members []uint32, flags uint16) {
 
 func (e *encoder) routeAdd(op *fib.Op, flags uint16) {
 	var rtFlags uint32
+	typ := uint8(unix.RTN_UNICAST)
 	if op.ID == 0 && len(op.Legs) == 1 {
 		rtFlags = onlink(op.Legs[0])
+		if op.Legs[0] == fib.Blackhole {
+			typ = unix.RTN_BLACKHOLE
+		}
 	}
 	family := familyOf(op.Prefix.Addr())
 	m := e.begin(unix.RTM_NEWROUTE, flags)
 	e.rtmsg(family, uint8(op.Prefix.Bits()), e.owner.Protocol,
-		unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST, e.owner.Table, rtFlags)
+		unix.RT_SCOPE_UNIVERSE, typ, e.owner.Table, rtFlags)
 	e.routeKey(op.Prefix)
 	switch {
 	case op.ID != 0:
 		e.attrU32(rtaNHID, op.ID)
+	case typ == unix.RTN_BLACKHOLE: // leads over no link
 	case len(op.Legs) == 1:
 		// Not RTA_MULTIPATH: IPv6 refuses a leg without gateway there.
 		e.attrU32(unix.RTA_OIF, uint32(op.Legs[0].IfIndex))

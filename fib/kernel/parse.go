@@ -273,7 +273,7 @@ type nextHopMsg struct {
 	leg      fib.Leg
 	group    []byte // NHA_GROUP, nil for a next hop; shares the message's memory
 	// plain: just as we write them. A next hop that is not has other flags, another
-	// family, an encapsulation, or is a blackhole; a group has weights or another type.
+	// family or an encapsulation; a group has weights or another type.
 	plain bool
 	// leads: a next hop that leads to leg and does nothing else.
 	leads bool
@@ -287,7 +287,7 @@ func parseNextHop(b []byte, n *nextHopMsg) error {
 	}
 	family, flags := b[0], native.Uint32(b[4:])
 	*n = nextHopMsg{protocol: b[2], plain: true}
-	special := false
+	special, blackhole := false, false
 	a := attrs{b: b[unix.SizeofNhmsg:]}
 	for a.next() {
 		switch a.typ {
@@ -307,7 +307,9 @@ func parseNextHop(b []byte, n *nextHopMsg) error {
 				return errBadMessage
 			}
 			n.plain = n.plain && native.Uint16(a.val) == nexthopGrpTypeMPath
-		case unix.NHA_BLACKHOLE, unix.NHA_ENCAP, nhaFDB:
+		case unix.NHA_BLACKHOLE:
+			blackhole = true
+		case unix.NHA_ENCAP, nhaFDB:
 			special = true
 		}
 	}
@@ -315,12 +317,17 @@ func parseNextHop(b []byte, n *nextHopMsg) error {
 		return a.err
 	}
 	if n.group == nil {
+		if blackhole {
+			n.leg = fib.Blackhole
+			n.plain = family == nextHopFamily(n.leg) && !special
+			return nil
+		}
 		n.leads = n.leg.IfIndex != 0 && !special
 		n.plain = n.leads &&
 			family == nextHopFamily(n.leg) && flags&unix.RTNH_F_ONLINK == onlink(n.leg)
 		return nil
 	}
-	n.plain = n.plain && !special
+	n.plain = n.plain && !special && !blackhole
 	for g := n.group; len(g) > 0; g = g[sizeofNexthopGrp:] {
 		// Weight less one: 8 bits, and their upper half since Linux 6.12.
 		if g[4] != 0 || g[5] != 0 {
