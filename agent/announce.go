@@ -11,7 +11,7 @@ import (
 )
 
 // announcements decide which paths the speaker must not announce to other peers: those
-// that would not forward here (S31). What is only waiting to be written is announced, or
+// that would not forward here (S31), blackholes too. What is only waiting to be written is announced, or
 // held back, as it was before: the kernel takes nearly everything, and a peer must not
 // see a path go and come with every write. The zero value holds nothing back. It belongs
 // to the loop.
@@ -79,11 +79,12 @@ func (a *Agent) withhold(p netip.Prefix, paths []rib.Path, unusable []badPath) {
 		// What a filter rejects, the speaker rejects by the same filter: a list may be long.
 		refused := i >= 0 && unusable[i].why != rib.Filtered
 		nh := x.Attrs.NextHop
-		if len(a.imposed) > 0 {
+		if len(a.imposed) > 0 || a.policy.MayBlackhole(p, x.Source) {
 			used, _, _ := a.policy.Import(p, x)
 			nh = used.Attrs.NextHop
 		}
-		if all || refused || kernel && !a.forwards(nh) {
+		// A blackhole is for this host only (RFC 7999 section 3.2).
+		if all || refused || nh == fib.Discard || kernel && !a.forwards(nh) {
 			now = append(now, x.Source)
 		}
 	}

@@ -74,7 +74,7 @@ func (a *Agent) explainNow(x *status.Explanation, prefix netip.Prefix, addr neti
 	for i, v := range j.verdicts {
 		p := status.ExplainPath{Path: a.path(&j, i, a.resolver), Detail: v.Detail, Rule: v.Rule, Resolution: a.resolution(v.Attrs.NextHop)}
 		switch v.Reason {
-		case rib.LocalPrefLow, rib.ASPathLonger, rib.OriginWorse, rib.MEDHigher, rib.StalePath, rib.MaxPaths:
+		case rib.LocalPrefLow, rib.ASPathLonger, rib.OriginWorse, rib.MEDHigher, rib.StalePath, rib.MaxPaths, rib.Blackholed:
 			p.Step = p.Reason
 		}
 		p.ECMP = p.Installed && len(j.entry.Kernel) > 1
@@ -109,6 +109,9 @@ func (a *Agent) verdict(j *judgement, routes []fib.Route) string {
 			return fmt.Sprintf("%s is installed, but a %s route with the better metric %d wins", j.prefix, protocolName(r.Protocol), r.Metric)
 		}
 	}
+	if slices.Contains(e.Legs, fib.Blackhole) {
+		return fmt.Sprintf("%s is installed as a blackhole: the traffic to it is dropped, as %d of %d paths ask for (RFC 7999)", j.prefix, len(e.Used), paths)
+	}
 	return fmt.Sprintf("%s is installed with %d next hop%s, from %d of %d paths", j.prefix, len(e.Legs), plural(len(e.Legs), "", "s"), len(e.Used), paths)
 }
 
@@ -127,6 +130,9 @@ func (a *Agent) longestMatch(addr netip.Addr) netip.Prefix {
 }
 
 func (a *Agent) resolution(nh netip.Addr) string {
+	if nh == fib.Discard {
+		return "blackhole"
+	}
 	res := a.resolver.Resolve(nh)
 	switch {
 	case res.Why == fib.IsSelf:

@@ -22,6 +22,7 @@ func guardsOf(c config.Peer) rib.Guards {
 		ASN: c.ASN, Martian: g.Martian, OwnAddress: g.OwnAddress, EmptyASPath: g.EmptyASPath, FirstAS: g.FirstAS,
 		Confederation: g.Confederation, ASSet: g.ASSet, PrivateAS: g.PrivateAS == config.PrivateASRefuse,
 		MaxASPath: g.MaxASPath, IPv4: rib.Lengths(g.IPv4), IPv6: rib.Lengths(g.IPv6), Role: roles[c.Role],
+		Blackhole: c.Blackhole,
 	}
 }
 

@@ -524,7 +524,7 @@ func (l *lab) shouldHold() string {
 			whole := []rib.Reason{rib.InsideVNet, rib.CoversNextHop, rib.ForeignRoute}
 			each := []rib.Reason{rib.Unreachable, rib.IsSelf, rib.Refused, rib.PrefixLimit}
 			for _, v := range j.verdicts {
-				if slices.Contains(whole, j.why) || slices.Contains(each, v.Reason) || l.a.policy.Path(p, v.Path) != "" || l.a.table.Refused(p) {
+				if v.Attrs.NextHop == fib.Discard || slices.Contains(whole, j.why) || slices.Contains(each, v.Reason) || l.a.policy.Path(p, v.Path) != "" || l.a.table.Refused(p) {
 					list = append(list, fmt.Sprint(l.a.peers.bySource[v.Path.Source].cfg.Address, " ", p))
 				}
 			}

@@ -9,8 +9,11 @@ import (
 	"github.com/nexthopd/nexthopd/fib"
 )
 
-// rtnUnicast is RTN_UNICAST of linux/rtnetlink.h.
-const rtnUnicast = 1
+// Numbers of linux/rtnetlink.h.
+const (
+	rtnUnicast   = 1
+	rtnBlackhole = 6
+)
 
 // routes calls row for every effective route of the host, one per next hop, read back
 // from the kernel (S35). Only the reading and who is behind a next hop are the loop's
@@ -79,7 +82,11 @@ func (a *Agent) effective(host *fib.Host, snap fib.Snapshot) []effectiveRoute {
 		if s.GroupID != 0 {
 			legs = groups[s.GroupID]
 		}
-		all = append(all, effectiveRoute{prefix: p, table: f.Table, metric: f.Metric, protocol: f.Protocol, kind: rtnUnicast, legs: legs, ours: true})
+		kind := uint8(rtnUnicast)
+		if slices.Contains(legs, fib.Blackhole) {
+			kind = rtnBlackhole
+		}
+		all = append(all, effectiveRoute{prefix: p, table: f.Table, metric: f.Metric, protocol: f.Protocol, kind: kind, legs: legs, ours: true})
 	}
 	slices.SortStableFunc(all, func(x, y effectiveRoute) int {
 		if c := x.prefix.Compare(y.prefix); c != 0 {

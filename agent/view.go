@@ -232,6 +232,9 @@ func protocolName(p uint8) string {
 
 // legText writes a leg as ip(8) does.
 func legText(l fib.Leg, links map[int]fib.Link) string {
+	if l == fib.Blackhole {
+		return l.String()
+	}
 	dev := fmt.Sprintf("if%d", l.IfIndex)
 	if link, ok := links[l.IfIndex]; ok {
 		dev = link.Name

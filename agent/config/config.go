@@ -84,6 +84,8 @@ type Peer struct {
 	Damping         Damping
 	Guards          Guards
 	Role            Role
+	// Blackhole: the peer may have the traffic to a host dropped (RFC 7999).
+	Blackhole bool
 	// PrefixLimit bounds what the peer may announce (S9).
 	PrefixLimit PrefixLimit
 	// Import decides which of the peer's paths are used, Export which are announced to it

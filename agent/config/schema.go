@@ -59,6 +59,7 @@ var peerKeys = []key[Peer]{
 		func(p *Peer) *bool { return &p.GracefulRestart.Enabled }),
 	orSwitch(group("damping", func(p *Peer) *Damping { return &p.Damping }, dampingKeys), func(p *Peer) *bool { return &p.Damping.Enabled }),
 	group("guards", func(p *Peer) *Guards { return &p.Guards }, guardKeys),
+	value("blackhole", live, func(p *Peer) *bool { return &p.Blackhole }, boolean),
 	value("role", live, func(p *Peer) *Role { return &p.Role }, oneOf(RoleNone, RoleProvider, RoleCustomer, RolePeer, RoleServer, RoleClient)),
 	orValue(group("prefix-limit", func(p *Peer) *PrefixLimit { return &p.PrefixLimit }, prefixLimitKeys),
 		func(p *Peer) *int { return &p.PrefixLimit.Max }, prefixLimit),

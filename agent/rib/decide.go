@@ -37,6 +37,7 @@ const (
 	OriginWorse  Reason = "origin-worse"
 	MEDHigher    Reason = "med-higher"
 	MaxPaths     Reason = "max-paths" // S14
+	Blackholed   Reason = "blackholed"
 )
 
 // Policy is what the decision needs beside the paths.
@@ -64,6 +65,7 @@ type Filter interface {
 
 // Import passes a path through its peer's limit and filter: the path as it is used, and
 // the rule that decided. A reason says that it must not be used, whatever the others are.
+// The next hop of a blackhole is fib.Discard.
 func (p *Policy) Import(pfx netip.Prefix, x Path) (used Path, why Reason, rule string) {
 	if x.Over != Within {
 		return x, PrefixLimit, ""
@@ -72,15 +74,28 @@ func (p *Policy) Import(pfx netip.Prefix, x Path) (used Path, why Reason, rule s
 	if why := p.Path(pfx, x); why != "" {
 		return x, why, ""
 	}
-	if int(x.Source) >= len(p.Imports) || p.Imports[x.Source] == nil {
-		return x, "", ""
+	if int(x.Source) < len(p.Imports) && p.Imports[x.Source] != nil {
+		var a *Attrs
+		if a, rule = p.Imports[x.Source].Import(pfx, x.Attrs); a == nil {
+			return x, Filtered, rule
+		}
+		x.Attrs = a
 	}
-	a, rule := p.Imports[x.Source].Import(pfx, x.Attrs)
-	if a == nil {
-		return x, Filtered, rule
+	if p.MayBlackhole(pfx, x.Source) && slices.Contains(x.Attrs.Communities, blackhole) {
+		a := *x.Attrs
+		a.NextHop = fib.Discard
+		x.Attrs = &a
 	}
-	x.Attrs = a
 	return x, "", rule
+}
+
+// blackhole is the community BLACKHOLE (RFC 7999).
+const blackhole = 65535<<16 | 666
+
+// MayBlackhole tells whether the peer may have the traffic to the prefix dropped: to a
+// single host, where its configuration says so (RFC 7999 section 3.3 wants it strict).
+func (p *Policy) MayBlackhole(pfx netip.Prefix, src fib.Source) bool {
+	return pfx.IsSingleIP() && int(src) < len(p.Guards) && p.Guards[src].Blackhole
 }
 
 // Path says why a path of a prefix must not be used, whatever the others are.
@@ -238,7 +253,12 @@ func (p *Policy) Judge(pfx netip.Prefix, paths []Path, e fib.Entry, state func(f
 		}
 		v.Best = true
 		v.Used = slices.ContainsFunc(e.Used, v.is)
-		if !v.Used && len(e.Used) > 0 && slices.ContainsFunc(e.Vias, v.is) {
+		switch {
+		case v.Used || len(e.Used) == 0 || !slices.ContainsFunc(e.Vias, v.is):
+		case e.Used[0].NextHop == fib.Discard:
+			v.Reason = Blackholed
+			v.Detail = "another path is as good and asks for the traffic to be dropped (RFC 7999)"
+		default:
 			v.Reason = MaxPaths
 			v.Detail = fmt.Sprintf("as good as the others, but the route has its %d next hops already", len(e.Legs))
 		}

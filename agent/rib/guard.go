@@ -35,8 +35,8 @@ const (
 // Lengths are the prefix lengths that a peer may announce, both ends included.
 type Lengths struct{ Min, Max uint8 }
 
-// Guards say which paths of a peer are refused for what they are. The zero value refuses
-// none.
+// Guards say which paths of a peer are refused for what they are, and which count as
+// blackholes. The zero value refuses none.
 type Guards struct {
 	ASN           uint32 // of the peer
 	Martian       bool   // martian-prefix, martian-next-hop
@@ -49,6 +49,7 @@ type Guards struct {
 	MaxASPath     int     // ASNs in a path; 0: any number
 	IPv4, IPv6    Lengths // zero: any
 	Role          Role
+	Blackhole     bool // the peer may ask for the traffic to a host to be dropped (RFC 7999)
 }
 
 // martianPrefixes hold what is never routed by announcement: this host on this network,
