@@ -7,6 +7,8 @@ import (
 
 	"github.com/goccy/go-yaml/ast"
 	"github.com/goccy/go-yaml/token"
+
+	"github.com/nexthopd/nexthopd/internal/near"
 )
 
 // decoder walks the tree of a file, with the tables of keys as its map. It goes on
@@ -207,7 +209,7 @@ func nearest[S any](name string, keys []key[S]) string {
 	name = plain(name)
 	best, bestDistance := "", 1+max(1, min(len(name), 64)/3)
 	for _, k := range keys {
-		distance := editDistance(name, plain(k.name))
+		distance := near.Distance(name, plain(k.name))
 		if len(name) > 2 && (strings.HasPrefix(plain(k.name), name) || strings.HasPrefix(name, plain(k.name))) {
 			distance = min(distance, 1) // password for password-file
 		}
@@ -216,25 +218,4 @@ func nearest[S any](name string, keys []key[S]) string {
 		}
 	}
 	return best
-}
-
-// editDistance is Levenshtein's, over bytes: the keys are ASCII.
-func editDistance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

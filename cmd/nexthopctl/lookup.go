@@ -9,6 +9,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/nexthopd/nexthopd/agent/status"
+	"github.com/nexthopd/nexthopd/internal/near"
 	"github.com/nexthopd/nexthopd/internal/version"
 )
 
@@ -66,7 +67,7 @@ func (c *cli) unknownPeer(cmd *cobra.Command, asked string) error {
 	var names []string
 	for _, p := range peers {
 		for _, name := range []string{p.Name, p.Address.String()} {
-			d := distance(strings.ToLower(asked), strings.ToLower(name))
+			d := near.Distance(strings.ToLower(asked), strings.ToLower(name))
 			if strings.HasPrefix(strings.ToLower(name), strings.ToLower(asked)) {
 				d = 0
 			}
@@ -85,27 +86,6 @@ func (c *cli) unknownPeer(cmd *cobra.Command, asked string) error {
 	}
 	f.what += fmt.Sprintf(" (known: %s)", strings.Join(names, ", "))
 	return f
-}
-
-// distance is the number of insertions, deletions and replacements between a and b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replace := diagonal
-			if a[i] != b[j] {
-				replace++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replace, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }
 
 // versions is what `version -o json` prints.

@@ -35,7 +35,7 @@ var rules = Rules{
 
 		"agent/rib":      {Module: []string{"fib"}, StdOnly: true},
 		"agent/policy":   {Module: []string{"agent/rib"}, StdOnly: true},
-		"agent/config":   {Module: []string{"agent/policy", "internal/web"}},
+		"agent/config":   {Module: []string{"agent/policy", "internal/near", "internal/web"}},
 		"agent/status":   {StdOnly: true},
 		"agent/journal":  {Module: []string{"agent/config"}},
 		"agent/session":  {Module: []string{"agent/rib"}, StdOnly: true},
@@ -55,7 +55,7 @@ var rules = Rules{
 			"internal/diag", "internal/man", "internal/version",
 		}, Tests: []string{"internal/netnstest"}},
 		"internal/diag":         {Tests: []string{"internal/netnstest"}},
-		"cmd/nexthopctl":        {Module: []string{"agent/status", "cmd/nexthopctl/doctor", "internal/man", "internal/version"}},
+		"cmd/nexthopctl":        {Module: []string{"agent/status", "cmd/nexthopctl/doctor", "internal/man", "internal/near", "internal/version"}},
 		"cmd/nexthopctl/doctor": {Module: []string{"agent/status", "internal/diag"}, Tests: []string{"internal/netnstest"}},
 
 		// The simulated NVA shares no code with the daemon, so that one mistake can't hide another.
@@ -68,6 +68,7 @@ var rules = Rules{
 		"docs":               {StdOnly: true},
 		"internal/arch":      {StdOnly: true},
 		"internal/man":       {},
+		"internal/near":      {StdOnly: true},
 		"internal/netnstest": {},
 		"internal/version":   {StdOnly: true},
 		"internal/web":       {},
