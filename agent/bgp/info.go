@@ -220,6 +220,9 @@ func (s *Speaker) Advertised(addr netip.Addr) ([]Advertised, error) {
 	return list, nil
 }
 
+// capGracefulRestart begins the name of the capability of RFC 4724.
+const capGracefulRestart = "graceful-restart"
+
 // capabilityNames writes capabilities for a person, ordered.
 func capabilityNames(list []bgp.ParameterCapabilityInterface) []string {
 	var names []string
@@ -228,7 +231,7 @@ func capabilityNames(list []bgp.ParameterCapabilityInterface) []string {
 		case *bgp.CapMultiProtocol:
 			names = append(names, "multiprotocol "+c.CapValue.String())
 		case *bgp.CapGracefulRestart:
-			text := fmt.Sprintf("graceful-restart %ds", c.Time)
+			text := fmt.Sprintf(capGracefulRestart+" %ds", c.Time)
 			for _, t := range c.Tuples {
 				text += " " + bgp.NewFamily(t.AFI, t.SAFI).String()
 			}

@@ -215,6 +215,7 @@ func (s *Speaker) sessionLost(addr netip.Addr, reason string) {
 		d.reason.Cause = fsmGraceful
 	}
 	p.downs = append(p.downs, d)
+	p.losses++
 	p.notification, p.holdExpired, p.expect = notification{}, false, DownReason{}
 	s.walks++
 	s.mu.Unlock()

@@ -286,8 +286,8 @@ func TestStop(t *testing.T) {
 		want           string
 	}{
 		{"keep", true, true, ""},
-		{"keep, no graceful restart", true, false, "6/3"},
-		{"do not keep", false, true, "6/3"},
+		{"keep, no graceful restart", true, false, "6/2"},
+		{"do not keep", false, true, "6/2"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			s, r, _ := startSpeaker(t, nil)

@@ -7,6 +7,8 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -174,7 +176,7 @@ const stopTime = 3 * time.Second
 // Stop ends all sessions and waits until the speaker has stopped, for stopTime at the
 // most: then the caller's process is to end, and its connections with it. With keep, a peer
 // that negotiated graceful restart is left without a NOTIFICATION, so that it goes on
-// forwarding to us (RFC 4724 section 4); the others get Cease/Peer De-configured. The
+// forwarding to us (RFC 4724 section 4); the others get Cease/Administrative Shutdown. The
 // Handler hears nothing more: with the speaker, not with the peers, something ended.
 func (s *Speaker) Stop(ctx context.Context, keep bool) {
 	if s.server == nil {
@@ -188,6 +190,7 @@ func (s *Speaker) Stop(ctx context.Context, keep bool) {
 		go func() {
 			defer close(stopped)
 			s.op.Lock()
+			s.dismiss(ctx, keep)
 			if err := s.server.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: keep}); err != nil {
 				s.log.Warn("BGP did not stop cleanly", "err", err)
 			}
@@ -202,6 +205,41 @@ func (s *Speaker) Stop(ctx context.Context, keep bool) {
 			s.log.Info("not waiting for GoBGP to withdraw everything: the sessions end with the process", "waited", stopTime)
 		}
 	})
+}
+
+// dismissTime bounds the wait for sessions to end.
+const dismissTime = time.Second
+
+// dismiss ends the sessions that Stop ends with a NOTIFICATION and waits until it is out.
+// StopBgp has it sent, too, but closes the listeners at the same time, and they close
+// every connection that they ever accepted.
+func (s *Speaker) dismiss(ctx context.Context, keep bool) {
+	type ending struct {
+		p     *peer
+		downs uint64
+	}
+	var list []ending
+	s.mu.Lock()
+	for _, p := range s.peers {
+		restarts := slices.ContainsFunc(p.info.PeerCapabilities, func(c string) bool { return strings.HasPrefix(c, capGracefulRestart) })
+		if p.info.State == Established && !(keep && restarts) {
+			list = append(list, ending{p, p.losses})
+		}
+	}
+	s.mu.Unlock()
+	for _, e := range list {
+		if err := s.server.ShutdownPeer(ctx, &api.ShutdownPeerRequest{Address: e.p.info.Address.String()}); err != nil {
+			s.log.Warn("cannot tell a peer that this speaker stops", "peer", e.p.info.Address, "err", err)
+		}
+	}
+	gone := func() bool {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return !slices.ContainsFunc(list, func(e ending) bool { return e.p.losses == e.downs })
+	}
+	for deadline := time.Now().Add(dismissTime); !gone() && time.Now().Before(deadline); {
+		time.Sleep(2 * time.Millisecond)
+	}
 }
 
 // spawn runs f on a goroutine that Stop waits for, unless Stop has begun. With mu held.
@@ -263,6 +301,7 @@ type peer struct {
 	// otherAddress is ours in the family that the session does not run over, next to
 	// the session's own address: the next hop for prefixes of that family.
 	otherAddress netip.Addr
+	losses       uint64 // of an established session, as GoBGP's first word tells them
 	// restartable are the families that GoBGP keeps when the session is lost. It never
 	// forgets one while the peer exists (see checkRestart).
 	restartable map[Family]bool
