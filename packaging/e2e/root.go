@@ -28,7 +28,7 @@ type Root struct {
 
 var (
 	// What the tests need beside a bootable system: a Prometheus of the release itself.
-	bookworm = Root{"bookworm", []string{"systemd", "systemd-sysv", "iproute2", "prometheus", "ca-certificates"}}
+	bookworm = Root{"bookworm", []string{"systemd", "systemd-sysv", "iproute2", "procps", "prometheus", "ca-certificates"}}
 	// The packagers' tools, of the newer release; dnf and zypper to install the rpm with, and
 	// D-Bus, which every distribution with rpm has and the rpm's scriptlets need.
 	trixie = Root{"trixie", append([]string{"lintian", "man-db", "dnf", "zypper", "rpm", "createrepo-c", "dbus"}, bookworm.Packages...)}
