@@ -119,6 +119,7 @@ type Agent struct {
 	drained     bool     // peers are asked to prefer others (RFC 8326)
 	waiting     []string // keys whose new values wait for a restart
 	held        *heldReload
+	dynamic     dynamics
 
 	// Owned by the loop, which writes them with mu held; others read them with mu held.
 	cfg       *config.Config // never changed in place
@@ -191,6 +192,7 @@ func New(o Options) *Agent {
 	a.policy = rib.Policy{LocalASN: o.Config.ASN, VNet: o.Config.VNet.Prefixes, AllowInside: o.Config.VNet.AllowInside}
 	a.peers = newRegistry(o.Config.Peers)
 	a.bfd = newBFDWatch(o.BFD)
+	a.dynamic = dynamics{poke: make(chan struct{}, 1)}
 	a.newGuards()
 	a.newPolicy(&config.Config{}, o.Config)
 	a.newDamping()
@@ -337,9 +339,9 @@ func (a *Agent) Summary() string {
 			up++
 		}
 	}
-	peers, prefixes := len(a.peers.list), a.rib.Len()
+	peers, prefixes, ranges := len(a.peers.list), a.rib.Len(), len(a.cfg.DynamicPeers)
 	a.mu.Unlock()
-	if peers == 0 {
+	if peers+ranges == 0 {
 		return "no peers are configured"
 	}
 	return fmt.Sprintf("%d of %d peers established, %d prefixes known", up, peers, prefixes)

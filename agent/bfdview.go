@@ -123,14 +123,16 @@ func (a *Agent) bfdProblems(problem func(next, format string, args ...any)) {
 	for _, addr := range addrs {
 		l := seen[addr]
 		who := "next hop " + addr.String()
-		up := true
+		up, left := true, false
 		a.mu.Lock()
 		if p := a.peers.byAddr[addr]; p != nil {
 			who = fmt.Sprintf("peer %s (%s)", l.name, addr)
 			up = p.state == session.Established
+			left = p.cfg.Dynamic && !up
 		}
 		a.mu.Unlock()
 		switch {
+		case left:
 		case l.err != "":
 			problem("nexthopctl bfd -o wide", "BFD with %s does not run: %s", who, l.err)
 		case l.failed:

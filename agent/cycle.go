@@ -207,7 +207,8 @@ func (a *Agent) sweep(now time.Time) {
 	}
 	a.mu.Lock()
 	// With no peers nobody will ever announce anything: a mistake in the file gets its time.
-	all := len(a.peers.list) > 0 && a.rib.Dirty() == 0
+	// Who of a range is going to come nobody knows.
+	all := len(a.peers.list) > 0 && len(a.cfg.DynamicPeers) == 0 && a.rib.Dirty() == 0
 	for _, p := range a.peers.list {
 		all = all && (p.heard() || p.cfg.Shutdown || p.disabled)
 	}
@@ -225,7 +226,7 @@ func (a *Agent) sweep(now time.Time) {
 // any peers in the configuration there is nobody to wait for.
 func (a *Agent) cutOff(now time.Time) bool {
 	a.mu.Lock()
-	alone := len(a.peers.list) > 0
+	alone := len(a.peers.list)+len(a.cfg.DynamicPeers) > 0
 	for _, p := range a.peers.list {
 		alone = alone && p.state != session.Established
 	}

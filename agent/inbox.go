@@ -39,6 +39,8 @@ type peer struct {
 	// eor: End-of-RIB heard in the present session, by family.
 	eor4, eor6 bool
 	families   []session.Family // negotiated; none: not known
+	// left is when it was added, or its last session ended; gone is when it was removed.
+	left, gone time.Time
 	// limits is how near the peer is to its prefix limits, as the operator knows it.
 	limits  [2]limitState
 	closing bool // the speaker was asked to end the session because of them
@@ -59,8 +61,8 @@ func (p *peer) heard() bool {
 type registry struct {
 	byAddr map[netip.Addr]*peer
 	list   []*peer // in the order of the configuration
-	// bySource is indexed by fib.Source. A removed peer keeps its place, for a source is
-	// never used again: what is known of it may be somewhere on its way still.
+	// bySource is indexed by fib.Source. A removed peer keeps its place: what is known of it
+	// may be somewhere on its way still. But see source.
 	bySource []*peer
 }
 
@@ -73,13 +75,31 @@ func newRegistry(peers []config.Peer) registry {
 }
 
 func (r *registry) add(c config.Peer) {
-	p := &peer{cfg: c, source: fib.Source(len(r.bySource)), state: session.Idle}
+	p := &peer{cfg: c, source: r.source(c), state: session.Idle, left: time.Now()}
 	r.byAddr[c.Address] = p
 	r.list = append(r.list, p)
-	r.bySource = append(r.bySource, p)
+	if int(p.source) < len(r.bySource) {
+		r.bySource[p.source] = p
+	} else {
+		r.bySource = append(r.bySource, p)
+	}
+}
+
+// source is one for a new peer. Dynamic peers come and go without end: one that is long
+// gone leaves its source to the next.
+func (r *registry) source(c config.Peer) fib.Source {
+	if c.Dynamic {
+		for _, old := range r.bySource {
+			if old.cfg.Dynamic && !old.gone.IsZero() && time.Since(old.gone) > sourceRest {
+				return old.source
+			}
+		}
+	}
+	return fib.Source(len(r.bySource))
 }
 
 func (r *registry) remove(p *peer) {
+	p.gone = time.Now()
 	delete(r.byAddr, p.cfg.Address)
 	r.list = slices.DeleteFunc(slices.Clone(r.list), func(x *peer) bool { return x == p })
 }
@@ -228,6 +248,9 @@ func (a *Agent) Session(e session.Event) {
 	}
 	if p.state != e.State {
 		p.since = e.At
+	}
+	if e.Previous == session.Established {
+		p.left = now
 	}
 	p.state, p.closing = e.State, p.closing && e.State == session.Established
 	a.inbox.sessions = append(a.inbox.sessions, e)

@@ -332,6 +332,7 @@ func startLab(t *testing.T, cfg *config.Config, m *fibtest.Machine, eth0 int) *l
 	var failure error
 	tasks.Go(func() { failure = l.a.Run(ctx) })
 	tasks.Go(func() { _ = l.a.RunBFD(ctx) }) // never fails
+	tasks.Go(func() { l.a.RunDynamic(ctx) })
 	l.stop = sync.OnceValue(func() error {
 		cancel()
 		tasks.Wait()

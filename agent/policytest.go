@@ -35,6 +35,7 @@ func (a *Agent) testPolicy(ctx context.Context, r status.PolicyRequest) (status.
 		if candidate, err = config.Parse(r.File, []byte(r.Config)); err != nil {
 			return status.PolicyTest{}, err
 		}
+		candidate = candidate.With(cfg.Dynamic())
 	}
 	now, then := findPeer(cfg, r.Peer), findPeer(candidate, r.Peer)
 	switch {

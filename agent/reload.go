@@ -51,6 +51,7 @@ func (a *Agent) reload(ctx context.Context, dryRun, sure bool) (status.Reload, e
 		}
 		return status.Reload{}, err
 	}
+	after = after.With(before.Dynamic())
 	plan := config.Compare(before, after)
 	r := status.Reload{Plan: plan.String(), Changed: !plan.Empty(), NeedsRestart: plan.NeedsRestart}
 	blast, err := a.blast(ctx, before, after, plan)
@@ -68,6 +69,9 @@ func (a *Agent) reload(ctx context.Context, dryRun, sure bool) (status.Reload, e
 	a.setHeld(nil)
 	// Half a reload is worse than a client that has gone.
 	err = a.applyConfig(context.WithoutCancel(ctx), before, after, plan)
+	a.mu.Lock()
+	a.waiting = plan.NeedsRestart
+	a.mu.Unlock()
 	a.metrics.Reload(err == nil)
 	changes := strings.ReplaceAll(r.Plan, "\n", "; ")
 	if err != nil {
@@ -154,9 +158,6 @@ func (a *Agent) applyConfig(ctx context.Context, before, after *config.Config, p
 			errs = append(errs, err)
 		}
 	}
-	a.mu.Lock()
-	a.waiting = plan.NeedsRestart
-	a.mu.Unlock()
 	a.pokeBFD() // a peer that was added may have to wait for BFD
 	return errors.Join(errs...)
 }

@@ -18,7 +18,8 @@ import (
 // file makes the next reload find what change makes of the configuration in force.
 func (l *lab) file(change func(*config.Config)) {
 	c := *l.a.config()
-	c.Peers, c.VNet.Prefixes = slices.Clone(c.Peers), slices.Clone(c.VNet.Prefixes)
+	c = *c.With(nil) // a file has no dynamic peers
+	c.VNet.Prefixes = slices.Clone(c.VNet.Prefixes)
 	if change != nil {
 		change(&c)
 	}

@@ -38,10 +38,13 @@ func (a *Agent) Status(ctx context.Context) (status.Status, error) {
 		problem("nexthopctl peers", "all sessions are lost: %d path%s kept unconfirmed until %s (fib.persist)",
 			f.Persisted, plural(f.Persisted, " is", "s are"), f.PersistUntil.Format(time.TimeOnly))
 	}
-	if len(cfg.Peers) == 0 {
+	if len(cfg.Peers)+len(cfg.DynamicPeers) == 0 {
 		problem("edit "+a.opts.ConfigFile+", then nexthopctl reload", "no peers are configured: nothing is learned and nothing installed")
 	}
 	for _, p := range a.Peers() {
+		if p.Dynamic && p.State != string(session.Established) && !p.Restarting && !p.Shutdown {
+			continue // it left, or is not who it should be: nobody counts on it
+		}
 		s.Peers.Configured++
 		switch {
 		case p.Shutdown:
@@ -159,7 +162,7 @@ func (a *Agent) Peers() []status.Peer {
 		i := info[p.cfg.Address]
 		received, refused := a.rib.Received(p.source), a.refused.counts[p.source]
 		s := status.Peer{
-			Name: p.cfg.Name, Description: p.cfg.Description, Address: p.cfg.Address, ASN: p.cfg.ASN,
+			Name: p.cfg.Name, Dynamic: p.cfg.Dynamic, Description: p.cfg.Description, Address: p.cfg.Address, ASN: p.cfg.ASN,
 			State: string(p.state), Shutdown: p.cfg.Shutdown || p.disabled, Disabled: p.disabled, Restarting: p.graceful && !p.kept,
 			HoldTime: seconds(p.cfg.HoldTime), Keepalive: seconds(p.cfg.Keepalive), Flaps: i.Flaps,
 			Received:         received.Total(),

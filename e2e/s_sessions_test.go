@@ -10,6 +10,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nexthopd/nexthopd/agent/status"
 	"github.com/nexthopd/nexthopd/e2e/lab"
 	"github.com/nexthopd/nexthopd/e2e/nva"
 )
@@ -168,6 +169,35 @@ func TestS3_UnknownAddress(t *testing.T) {
 	}
 	if p := b.peerStatus(t, "nva1"); p.State != "Established" || p.Flaps != 0 {
 		t.Errorf("the peer's own session suffered: %+v", p)
+	}
+}
+
+// S3: who connects from a range becomes a peer, up to its limit, and only with the right
+// AS; nobody else does.
+func TestS3_DynamicPeers(t *testing.T) {
+	b := newBed(t, 3, hostConfig+"dynamic-peers:\n- {range: 10.1.0.4/31, name: branch, asn: 65147, limit: 1}\n")
+	name := "branch-" + lab.SeedNVA(0).String()
+	s := b.dial(t, b.NVAs[0], nva4(0))
+	announce(t, s, nva.Attrs{NextHop: lab.SeedNVA(0)}, lab.SeedBranch)
+	b.route(t, lab.SeedBranch, lab.SeedNVA(0))
+	if p := b.peerStatus(t, name); !p.Dynamic || p.State != "Established" {
+		t.Errorf("the peer: %+v", p)
+	}
+	t.Run("S3/outside", func(t *testing.T) { never(t, b.NVAs[2], nva4(2)) })
+	t.Run("S3/limit", func(t *testing.T) { never(t, b.NVAs[1], nva4(1)) })
+	if n := len(list[status.Peer](t, b, "peers")); n != 1 {
+		t.Errorf("%d peers, want 1", n)
+	}
+
+	must(t, os.WriteFile(b.d.Config, []byte(hostConfig+"dynamic-peers: [{range: 10.1.0.5/32, name: other, asn: 65147, passive: true}]\n"), 0o644))
+	b.cli(t, "reload")
+	b.route(t, lab.SeedBranch)
+	t.Run("S3/range removed", func(t *testing.T) { never(t, b.NVAs[0], nva4(0)) })
+	wrong := nva4(1)
+	wrong.ASN++
+	t.Run("S3/AS", func(t *testing.T) { never(t, b.NVAs[1], wrong) })
+	if p := b.peerStatus(t, "other-"+lab.SeedNVA(1).String()); !strings.Contains(p.LastDown, "another ASN") {
+		t.Errorf("the one with the wrong AS: %+v", p)
 	}
 }
 

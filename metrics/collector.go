@@ -115,6 +115,9 @@ func (c *collector) Collect(ch chan<- prometheus.Metric) {
 	ready, _ := c.src.Ready()
 	out.flag(descReady, ready)
 	for _, p := range c.src.Peers() {
+		if p.Dynamic && p.State != string(session.Established) && !p.Restarting {
+			continue // it left, which is nothing to be alarmed about
+		}
 		out.peer(p)
 	}
 	out.fib(c.src.FIB())

@@ -42,6 +42,7 @@ type Instruments struct {
 	repairs     *prometheus.CounterVec
 	resyncs     *prometheus.CounterVec
 	overflows   prometheus.Counter
+	beyond      prometheus.Counter
 	convergence prometheus.Histogram
 	failover    prometheus.Histogram
 	detection   prometheus.Histogram
@@ -74,6 +75,10 @@ func NewInstruments() *Instruments {
 		overflows: prometheus.NewCounter(prometheus.CounterOpts{
 			Name: "nexthopd_netlink_overflows_total",
 			Help: "Times the kernel dropped netlink messages for us because a receive buffer was full (ENOBUFS); each leads to a resync.",
+		}),
+		beyond: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "nexthopd_dynamic_peers_refused_total",
+			Help: "Connections from an address of a range (dynamic-peers) that had as many peers as its limit allows.",
 		}),
 		convergence: histogram("nexthopd_fib_convergence_seconds",
 			"Time from the arrival of a change (announcement, withdrawal, link or address) to the kernel's confirmation of the routes that follow from it.",
@@ -119,7 +124,7 @@ func histogram(name, help string, buckets ...float64) prometheus.Histogram {
 }
 
 func (i *Instruments) collectors() []prometheus.Collector {
-	return []prometheus.Collector{i.operations, i.repairs, i.resyncs, i.overflows, i.convergence, i.failover, i.detection, i.reloadOK, i.reloadedAt}
+	return []prometheus.Collector{i.operations, i.repairs, i.resyncs, i.overflows, i.beyond, i.convergence, i.failover, i.detection, i.reloadOK, i.reloadedAt}
 }
 
 // Operations counts writes of one kind: those done, and those the kernel refused.
@@ -138,6 +143,9 @@ func (i *Instruments) Resync(cause ResyncCause) { i.resyncs.WithLabelValues(stri
 
 // Overflow counts a netlink receive buffer that was full.
 func (i *Instruments) Overflow() { i.overflows.Inc() }
+
+// DynamicRefused counts a connection that a range of dynamic peers had no room for.
+func (i *Instruments) DynamicRefused() { i.beyond.Inc() }
 
 // Convergence records how long a change took to be in the kernel.
 func (i *Instruments) Convergence(d time.Duration) { i.convergence.Observe(d.Seconds()) }

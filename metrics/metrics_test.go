@@ -229,6 +229,7 @@ func TestInstruments(t *testing.T) {
 	ins.Repairs(RepairRoute, 3)
 	ins.Resync(ResyncOverflow)
 	ins.Overflow()
+	ins.DynamicRefused()
 	ins.Convergence(3 * time.Millisecond)
 	ins.Failover(300 * time.Microsecond)
 	ins.Failover(time.Minute)
@@ -244,6 +245,7 @@ func TestInstruments(t *testing.T) {
 		"repairs":            {got(ins.repairs.WithLabelValues("route")), 3},
 		"resyncs":            {got(ins.resyncs.WithLabelValues("overflow")), 1},
 		"overflows":          {got(ins.overflows), 1},
+		"dynamic refused":    {got(ins.beyond), 1},
 		"reload refused":     {got(ins.reloadOK), 0},
 	} {
 		if tt.got != tt.want {

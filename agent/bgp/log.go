@@ -66,6 +66,9 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 		h.speaker.judge(peer)
 	}
 	h.speaker.heard(peer, r.Message, fields)
+	if r.Message == logStranger && h.speaker.opts.OnStranger != nil && h.speaker.opts.OnStranger(peer) {
+		return nil
+	}
 
 	level := r.Level
 	if level == slog.LevelInfo {

@@ -149,6 +149,7 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 	s.mu.Unlock()
 
 	same := old
+	same.Dynamic = c.Dynamic
 	same.Name, same.Description, same.NextHop, same.Shutdown, same.BFD = c.Name, c.Description, c.NextHop, c.Shutdown, c.BFD
 	same.GracefulRestart.StaleTime, same.Damping = c.GracefulRestart.StaleTime, c.Damping
 	same.Guards, same.Role = c.Guards, c.Role

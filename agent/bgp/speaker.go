@@ -38,6 +38,9 @@ type Options struct {
 	// it. graceful: the peer promised to keep forwarding for at least one family. It runs on
 	// the goroutine that does that walk next, and must return quickly.
 	OnPeerDown func(peer netip.Addr, why DownReason, graceful bool)
+	// OnStranger, if set, is called when an address connected that is no peer, and was
+	// disconnected; it tells whether that is expected. GoBGP waits for it to return.
+	OnStranger func(addr netip.Addr) (expected bool)
 }
 
 // ListenError says which address could not be listened on.

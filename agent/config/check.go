@@ -16,6 +16,9 @@ func (d *decoder) check(c *Config) {
 	for i := range c.Peers {
 		d.checkPeer(c, i)
 	}
+	for i := range c.DynamicPeers {
+		d.checkDynamic(c, i)
+	}
 	d.checkBFDNextHops(c)
 }
 
@@ -138,9 +141,6 @@ func (d *decoder) checkPeer(c *Config, i int) {
 			break
 		}
 	}
-	if p.ASN != 0 && p.ASN == c.ASN && d.good("asn") {
-		d.fail(at("asn"), "%d is the local AS (%s), and only eBGP is spoken, allowed: another AS", p.ASN, d.line("asn"))
-	}
 	if p.Address.IsValid() && p.LocalAddress.IsValid() {
 		switch {
 		case p.LocalAddress.Is4() != p.Address.Is4():
@@ -153,6 +153,15 @@ func (d *decoder) checkPeer(c *Config, i int) {
 		d.fail(at("passive"), "the peer could never connect: listen has no address of its family, allowed: passive with such an address")
 	}
 	d.exclusive(path("password-file"), path("password-credential"))
+	d.checkSession(c, p, path)
+}
+
+// checkSession looks at what a peer and a range of peers have in common.
+func (d *decoder) checkSession(c *Config, p *Peer, path func(key string) string) {
+	if p.ASN != 0 && p.ASN == c.ASN && d.good("asn") {
+		n, _ := d.at(path("asn"))
+		d.fail(n, "%d is the local AS (%s), and only eBGP is spoken, allowed: another AS", p.ASN, d.line("asn"))
+	}
 	d.exclusive(path("multihop-ttl"), path("gtsm"))
 	d.checkMinTTL(path("bfd"), p.BFD.BFDSession)
 	d.checkTimers(p, path("hold-time"), path("keepalive"))

@@ -75,7 +75,11 @@ func Compare(before, after *Config) Plan {
 			continue
 		}
 		delete(known, peer.Address)
-		if changes := diffKeys("", old, peer, peerKeys); len(changes) > 0 {
+		changes := diffKeys("", old, peer, peerKeys)
+		if old.Dynamic != peer.Dynamic {
+			changes = append(changes, Change{"dynamic", show(old.Dynamic), show(peer.Dynamic), live})
+		}
+		if len(changes) > 0 {
 			p.Changed = append(p.Changed, PeerChange{
 				Old: *old, New: *peer, Changes: changes,
 				Reset: slices.ContainsFunc(changes, func(c Change) bool { return c.effect == reset }),

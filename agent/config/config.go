@@ -20,7 +20,8 @@ type Config struct {
 	RouterID       netip.Addr       // invalid: the lowest global IPv4 address of the host
 	Listen         []netip.AddrPort // empty never: the default is 0.0.0.0:179 and [::]:179
 	VNet           VNet
-	Peers          []Peer // in the order of the file
+	Peers          []Peer // in the order of the file; then the dynamic ones that are there now
+	DynamicPeers   []DynamicPeers
 	BranchToBranch bool
 	Announce       Announce
 	// PrefixLimitTotal bounds the paths that are used, of all peers together; 0: no bound.
@@ -60,6 +61,7 @@ const (
 // Peer is a configured BGP neighbour.
 type Peer struct {
 	Name         string
+	Dynamic      bool // it is not in the file: it came by a range
 	Description  string
 	Address      netip.Addr
 	ASN          uint32

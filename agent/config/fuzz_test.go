@@ -132,10 +132,8 @@ func render(c *Config) string {
 	}
 	add("vnet:\n  prefixes: [%s]\n  allow-inside-vnet: [%s]\n  next-hop: [%s]",
 		quoteAll(c.VNet.Prefixes), quoteAll(c.VNet.AllowInside), quoteAll(nextHops))
-	add("peers:")
-	for _, p := range c.Peers {
-		add("- name: %q\n  description: '%s'", p.Name, strings.ReplaceAll(p.Description, "'", "''"))
-		addr("  address", p.Address)
+	peer := func(p Peer) {
+		add("  name: %q\n  description: '%s'", p.Name, strings.ReplaceAll(p.Description, "'", "''"))
 		add("  asn: %d\n  port: %d\n  passive: %t", p.ASN, p.Port, p.Passive)
 		addr("  local-address", p.LocalAddress)
 		if p.GTSM != 0 {
@@ -143,7 +141,7 @@ func render(c *Config) string {
 		} else {
 			add("  multihop-ttl: %d", p.MultihopTTL)
 		}
-		add("  hold-time: %s\n  keepalive: %s\n  next-hop: %s\n  shutdown: %t", p.HoldTime, p.Keepalive, p.NextHop, p.Shutdown)
+		add("  hold-time: %s\n  keepalive: %s\n  next-hop: %s", p.HoldTime, p.Keepalive, p.NextHop)
 		g := p.Guards
 		add("  role: %s\n  guards: {martian: %t, own-address: %t, first-as: %t, empty-as-path: %t, as-set: %t, confederation: %t, private-as: %s, max-as-path: %d, ipv4-lengths: %s, ipv6-lengths: %s}",
 			p.Role, g.Martian, g.OwnAddress, g.FirstAS, g.EmptyASPath, g.ASSet, g.Confederation, g.PrivateAS, g.MaxASPath, g.IPv4, g.IPv6)
@@ -162,6 +160,16 @@ func render(c *Config) string {
 		}
 		renderFilter(add, "import", p.Import)
 		renderFilter(add, "export", p.Export)
+	}
+	add("peers:")
+	for _, p := range c.Peers {
+		add("- address: %q\n  shutdown: %t", p.Address, p.Shutdown)
+		peer(p)
+	}
+	add("dynamic-peers:")
+	for _, r := range c.DynamicPeers {
+		add("- range: %q\n  limit: %d", r.Range, r.Limit)
+		peer(r.Like)
 	}
 	add("branch-to-branch: %t\nannounce: %s\nprefix-limit-total: %d", c.BranchToBranch, c.Announce, c.PrefixLimitTotal)
 	add("fib:\n  table: %d\n  metric: %d\n  protocol: %d\n  max-paths: %d\n  mode: %s\n  next-hop-objects: %t\n  sweep-after: %s\n  on-stop: %s\n  blast-radius: {share: %d, min: %d}",

@@ -21,6 +21,7 @@ var configKeys = []key[Config]{
 	list("listen", restart, func(c *Config) *[]netip.AddrPort { return &c.Listen }, listenAddress),
 	group("vnet", func(c *Config) *VNet { return &c.VNet }, vnetKeys),
 	{name: "peers", read: readPeers, allowed: "list of mappings with name, address and asn", shape: peersShape},
+	{name: "dynamic-peers", read: readDynamic, allowed: "list of mappings with range, name and asn", shape: dynamicShape, diff: diffDynamic},
 	value("branch-to-branch", live, func(c *Config) *bool { return &c.BranchToBranch }, boolean),
 	value("announce", live, func(c *Config) *Announce { return &c.Announce }, oneOf(AnnounceForwarding, AnnounceAll)),
 	value("prefix-limit-total", live, func(c *Config) *int { return &c.PrefixLimitTotal }, number(0, maxPrefixes)),

@@ -128,6 +128,13 @@ var (
 		Next: "If so many prefixes are expected, raise the peer's limit and reload: nothing is reset. If not, look at what it announces: " +
 			"`nexthopctl learned PEER`. What is beyond comes in by itself as soon as the peer withdraws enough.",
 	}
+	DynamicRefused = Event{
+		ID: "b50d364a595e409db0a38ec6f9ba2689", Name: "dynamic-refused", Level: slog.LevelWarn,
+		Message: "range has no room for another peer",
+		Fields:  "prefix limit address",
+		Cause:   "ADDRESS connected and is in the range PREFIX of `dynamic-peers`, of which there are as many peers as its LIMIT allows. The connection was closed. Other addresses of the range may have met the same since.",
+		Next:    "If there are so many, raise the limit of the range and reload: nothing is reset. `nexthopctl peers` shows who came; one whose session is down makes room after 5 minutes.",
+	}
 	FIBRefused = Event{
 		ID: "4a0f018e50864f8fba16aa1b57b66613", Name: "fib-refused", Level: slog.LevelError,
 		Message: "kernel refused a write",
@@ -256,7 +263,7 @@ var (
 func Events() []Event {
 	return []Event{
 		Started, Stopping, Failed, Unhealthy, ConfigApplied, ConfigRefused, ConfigIncomplete, BlastRadius, OperatorAction,
-		SessionUp, SessionDown, RestartExpired, PersistStart, PersistEnd, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning, PrefixLimitReached,
+		SessionUp, SessionDown, RestartExpired, PersistStart, PersistEnd, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning, PrefixLimitReached, DynamicRefused,
 		Failover, NextHopLost, NextHopFound,
 		FIBRefused, ForeignConflict, Contested, Repair, Resync, Swept, SweepHeld,
 	}
@@ -283,7 +290,8 @@ func Fields() []Field {
 		{"milliseconds", "how long nothing had been heard"},
 		{"family", "ipv4 or ipv6"},
 		{"received", "how many distinct prefixes the peer announces"},
-		{"limit", "how many it may"},
+		{"limit", "how many it may; of a range of dynamic peers: how many there may be"},
+		{"address", "who connected"},
 		{"prefix", "the route"},
 		{"nexthop", "the next hop"},
 		{"err", "what failed and why; the kernel's own words where it refused something"},

@@ -34,7 +34,7 @@ type Problem struct {
 
 // PeerCount sums up the sessions.
 type PeerCount struct {
-	Configured  int `json:"configured"`
+	Configured  int `json:"configured"` // those of the file, and the dynamic ones that did not leave
 	Established int `json:"established"`
 	Shutdown    int `json:"shutdown"`
 }
@@ -70,6 +70,7 @@ type FIBStatus struct {
 // Peer is a configured neighbour and its session.
 type Peer struct {
 	Name        string     `json:"name"`
+	Dynamic     bool       `json:"dynamic,omitempty"` // it came by a range
 	Description string     `json:"description,omitempty"`
 	Address     netip.Addr `json:"address"`
 	ASN         uint32     `json:"asn"`

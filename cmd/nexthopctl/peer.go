@@ -67,6 +67,9 @@ func (c *cli) printPeer(p *status.Peer) {
 		}
 	}
 	fmt.Fprintln(c.out)
+	if p.Dynamic {
+		c.field("dynamic", "it came by a range, and is forgotten when its session has been down for a while")
+	}
 	if p.Description != "" {
 		c.field("about", "%s", p.Description)
 	}

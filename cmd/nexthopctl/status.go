@@ -214,6 +214,9 @@ func (c *cli) peerNote(p *status.Peer) string {
 	case p.Shutdown:
 		notes = append(notes, "shut down by the configuration")
 	}
+	if p.Dynamic {
+		notes = append(notes, "dynamic")
+	}
 	if p.Restarting {
 		notes = append(notes, "graceful restart under way")
 	}

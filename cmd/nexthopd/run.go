@@ -125,7 +125,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, out *journa
 	defer stopBFD()
 	speaker := bgp.New(bgp.Options{
 		ASN: cfg.ASN, RouterID: cfg.RouterID, Listen: cfg.Listen, Logger: log, Handler: a,
-		BranchToBranch: cfg.BranchToBranch, Restarting: adopted, OnPeerDown: a.PeerDown,
+		BranchToBranch: cfg.BranchToBranch, Restarting: adopted, OnPeerDown: a.PeerDown, OnStranger: a.Stranger,
 	})
 	if err := speaker.Start(context.WithoutCancel(ctx)); err != nil {
 		var le *bgp.ListenError
@@ -146,6 +146,7 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, out *journa
 	stopping := firstDone(running, ctx)
 	group.Go(func() error { return a.ServeAPI(running, api) })
 	group.Go(func() error { return a.RunBFD(running) })
+	group.Go(func() error { a.RunDynamic(running); return nil })
 	group.Go(func() error { systemd.watchdog(running, a.Healthy); return nil })
 	group.Go(func() error { keepPace(running, a.PathChanges, log); return nil })
 	group.Go(func() error {

@@ -211,7 +211,7 @@ func (v *view) peers(peers []status.Peer, now time.Time) {
 
 func peerLevel(p status.Peer) level {
 	switch {
-	case p.Shutdown:
+	case p.Shutdown, p.Dynamic && p.State != string(session.Established) && !p.Restarting:
 		return off
 	case p.Restarting:
 		return warn

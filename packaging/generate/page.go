@@ -18,11 +18,14 @@ func writePage(w io.Writer, keys []config.Key, ref reference) error {
 	fmt.Fprint(&b, ".SH KEYS\n")
 	var sections []config.Key
 	for _, k := range keys {
-		if len(k.Keys) > 0 {
+		if len(k.Keys) > 0 && ref[k.Name].Value == "" {
 			sections = append(sections, k)
 			continue
 		}
 		item(&b, k, ref[k.Name])
+		for _, in := range k.Keys { // described elsewhere, with all that is in them
+			inside(&b, config.Key{Name: k.Name, Keys: []config.Key{{Name: in.Name, Allowed: in.Allowed}}})
+		}
 	}
 	for _, s := range sections {
 		fmt.Fprintf(&b, ".SS %s\n", man.Escape(s.Name))

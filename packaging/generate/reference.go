@@ -75,7 +75,7 @@ func (r reference) covers(prefix string, keys []config.Key) error {
 		if len(k.Keys) == 0 && !described {
 			return fmt.Errorf("key %s%s is not described", prefix, k.Name)
 		}
-		if prefix != "" && described {
+		if described && (prefix != "" || r[k.Name].Value != "") {
 			continue // with all that is in it
 		}
 		if err := r.covers(prefix+k.Name+".", k.Keys); err != nil {
