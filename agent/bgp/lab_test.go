@@ -28,6 +28,7 @@ func TestMain(m *testing.M) {
 	fuzzes := func(arg string) bool {
 		return strings.HasPrefix(arg, "-test.fuzz=") || strings.HasPrefix(arg, "-test.fuzzworker")
 	}
+	stopTime = 2 * time.Minute
 	if os.Geteuid() != 0 || os.Getenv(inNamespace) != "" || slices.ContainsFunc(os.Args, fuzzes) {
 		os.Exit(m.Run())
 	}

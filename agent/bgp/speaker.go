@@ -173,8 +173,8 @@ func (s *Speaker) start(listen []string, port uint16) error {
 
 // stopTime bounds the end of GoBGP, which withdraws path by path what each peer announced
 // before it turns to the next peer: many seconds at a million paths, in which a restarting
-// daemon would be away.
-const stopTime = 3 * time.Second
+// daemon would be away. The tests, which go on in the same process, wait longer.
+var stopTime = 3 * time.Second
 
 // Stop ends all sessions and waits until the speaker has stopped, for stopTime at the
 // most: then the caller's process is to end, and its connections with it. With keep, a peer

@@ -77,6 +77,16 @@ func (b *buffer) String() string {
 	return b.text.String()
 }
 
+// wait returns the text as soon as it has word, which a server may write after the client
+// has its answer; without it, what there is after 30 s.
+func (b *buffer) wait(word string) string {
+	deadline := time.Now().Add(30 * time.Second)
+	for !strings.Contains(b.String(), word) && time.Now().Before(deadline) {
+		time.Sleep(2 * time.Millisecond)
+	}
+	return b.String()
+}
+
 func users(t *testing.T, password string) string {
 	t.Helper()
 	hash, err := bcrypt.GenerateFromPassword([]byte(password), bcrypt.MinCost)
@@ -153,8 +163,8 @@ func TestServe(t *testing.T) {
 		t.Errorf("Check = %v, want an error without the secret", err)
 	}
 	expect("a bad file", "https", "hunter4", 0) // no handshake
-	if strings.Contains(out.String(), "hunter") || !strings.Contains(out.String(), "cannot unmarshal") {
-		t.Errorf("log: %s\nwant a word of the file, and no secret", &out)
+	if got := out.wait("cannot unmarshal"); strings.Contains(got, "hunter") || !strings.Contains(got, "cannot unmarshal") {
+		t.Errorf("log: %s\nwant a word of the file, and no secret", got)
 	}
 
 	if err := srv.Shutdown(context.Background()); err != nil {
@@ -190,7 +200,7 @@ func TestBadFileIsLogged(t *testing.T) {
 	}
 	write(t, file, "basic_auth_users: hunter2\n")
 	code := get()
-	if got := out.String(); code != 500 || strings.Contains(got, "hunter") || !strings.Contains(got, "web configuration went bad") || !strings.Contains(got, "line 1") {
+	if got := out.wait("line 1"); code != 500 || strings.Contains(got, "hunter") || !strings.Contains(got, "web configuration went bad") || !strings.Contains(got, "line 1") {
 		t.Errorf("status %d; log: %s\nwant 500, and the line of the file without the secret", code, got)
 	}
 	srv.Close()
