@@ -260,7 +260,7 @@ func (s *Speaker) restartableLost(p *peer, g *bgp.CapGracefulRestart) bool {
 func (s *Speaker) EndRestart(addr netip.Addr) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if p := s.peers[addr]; p != nil && p.info.State != Established {
+	if p := s.peers[addr]; p != nil && !p.up {
 		s.spawn(func() { s.recreate(p, "its restart takes too long", false) })
 	}
 }
@@ -274,7 +274,7 @@ func (s *Speaker) recreate(p *peer, why string, up bool) {
 	s.mu.Lock()
 	cfg := p.cfg
 	cfg.Shutdown = p.info.AdminDown
-	current := s.peers[addr] == p && (up || p.info.State != Established)
+	current := s.peers[addr] == p && (up || !p.up)
 	s.mu.Unlock()
 	if s.ctx.Err() != nil || !current {
 		return

@@ -169,7 +169,7 @@ func (s *Speaker) heard(addr netip.Addr, message string, fields map[string]slog.
 	}
 	switch message {
 	case logPeerUp:
-		p.notification, p.holdExpired = notification{}, false
+		p.notification, p.holdExpired, p.up = notification{}, false, true
 	case logHoldExpired:
 		p.holdExpired = true
 	case logMD5:
@@ -219,6 +219,7 @@ func (s *Speaker) sessionLost(addr netip.Addr, reason string) {
 	}
 	p.downs = append(p.downs, d)
 	p.losses++
+	p.up = false
 	p.notification, p.holdExpired, p.expect = notification{}, false, DownReason{}
 	s.walks++
 	s.mu.Unlock()

@@ -305,6 +305,7 @@ type peer struct {
 	// the session's own address: the next hop for prefixes of that family.
 	otherAddress netip.Addr
 	losses       uint64 // of an established session, as GoBGP's first word tells them
+	up           bool   // likewise; info.State comes later, in the order of the watched events
 	// restartable are the families that GoBGP keeps when the session is lost. It never
 	// forgets one while the peer exists (see checkRestart).
 	restartable map[Family]bool
