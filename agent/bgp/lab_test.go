@@ -33,7 +33,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Env = append(os.Environ(), inNamespace+"=1")
+	cmd.Env = append(os.Environ(), inNamespace+"=1", "GORACE="+os.Getenv("GORACE")+" suppressions=testdata/gobgp-races.txt")
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNET, Pdeathsig: syscall.SIGKILL}
 	err := cmd.Run()
@@ -102,7 +102,7 @@ func run(t testing.TB, name string, args ...string) string {
 // eventually polls until ok, or fails with what it still lacks.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	within(t, 20*time.Second, what, ok)
+	within(t, time.Minute, what, ok)
 }
 
 func within(t testing.TB, limit time.Duration, what string, ok func() bool) {
