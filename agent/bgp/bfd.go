@@ -34,7 +34,7 @@ func (s *Speaker) BFDDown(addr netip.Addr, diagnostic string) error {
 		return fmt.Errorf("end the session of peer %s: %w", addr, errUnknownPeer)
 	}
 	s.mu.Lock()
-	up := p.info.State == Established && len(p.downs) == 0
+	up := p.up
 	if up {
 		p.expect = DownReason{Cause: "bfd", Text: "BFD: " + diagnostic}
 	}

@@ -310,7 +310,7 @@ func (s *Speaker) stuck() []*peer {
 	if s.walks == 0 {
 		for _, p := range s.peers {
 			switch {
-			case p.info.AdminDown:
+			case p.info.AdminDown || p.up: // info.State may be long behind on a busy machine
 			case (p.info.State == OpenSent || p.info.State == OpenConfirm) && time.Since(p.stateSince) > s.openTimeout:
 				list = append(list, p)
 			case p.info.State == Active && !p.cfg.Passive:
@@ -345,7 +345,7 @@ func (s *Speaker) restartAttempt(p *peer) {
 	s.op.Lock()
 	defer s.op.Unlock()
 	s.mu.Lock()
-	current := s.peers[p.info.Address] == p && (p.info.State == OpenSent || p.info.State == OpenConfirm || p.info.State == Active) && !p.info.AdminDown
+	current := s.peers[p.info.Address] == p && !p.up && (p.info.State == OpenSent || p.info.State == OpenConfirm || p.info.State == Active) && !p.info.AdminDown
 	missing := "OPEN"
 	if p.info.State == OpenConfirm {
 		missing = "KEEPALIVE"

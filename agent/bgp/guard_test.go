@@ -149,6 +149,22 @@ func TestSilentPeer(t *testing.T) {
 	}
 }
 
+// A session that is up is not given up because the watching goroutine is behind.
+func TestBusyWatcher(t *testing.T) {
+	s, r, _ := startSpeaker(t, nil)
+	s.openTimeout = time.Second
+	mustAdd(t, s, peerConf(4, 65147))
+	eventually(t, "readiness", func() bool { return r.state(peerAddr(4)) == Active })
+	r.mu.Lock() // the next event, OpenSent, waits in the Handler
+	f := connect(t, peerAddr(4), fakeOptions{asn: 65147})
+	time.Sleep(s.openTimeout + 2*guardEvery)
+	r.mu.Unlock()
+	eventually(t, "session", func() bool { return r.state(peerAddr(4)) == Established })
+	if i, _ := s.Peer(peerAddr(4)); i.Flaps != 0 || f.isClosed() {
+		t.Errorf("%d flaps, closed: %v", i.Flaps, f.isClosed())
+	}
+}
+
 func TestSameIdentifier(t *testing.T) {
 	s, _, _ := startSpeaker(t, nil)
 	mustAdd(t, s, peerConf(4, 65147), peerConf(5, 65148), peerConf(6, 65149))

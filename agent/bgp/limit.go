@@ -51,7 +51,7 @@ func (s *Speaker) LimitReached(addr netip.Addr, f Family, limit int, text string
 func (s *Speaker) closeForLimit(p *peer, f Family, limit int, text string) error {
 	addr := p.cfg.Address
 	s.mu.Lock()
-	up := p.info.State == Established && len(p.downs) == 0
+	up := p.up
 	if p.limit.pause == 0 || time.Since(p.info.EstablishedAt) > max(p.limit.pause, time.Hour) {
 		p.limit.pause = p.cfg.PrefixLimit.Idle // it was well for long
 	} else {

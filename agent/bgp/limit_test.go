@@ -26,9 +26,9 @@ func TestLimitReached(t *testing.T) {
 		if data := f.notified(); !bytes.Equal(data, []byte{0, 1, 1, 0, 0, 0, 2}) { // RFC 4486 section 4
 			t.Errorf("the NOTIFICATION has the data %v", data)
 		}
-		e := r.lastDown(peerAddr(4))
-		if e.Down.Cause != "prefix-limit" || e.Down.Code != 6 || e.Down.Subcode != 1 || e.Graceful ||
-			e.Down.Text != "announced 3 IPv4 prefixes, its prefix-limit is 2; the next attempt is in "+pause {
+		text := "announced 3 IPv4 prefixes, its prefix-limit is 2; the next attempt is in " + pause
+		eventually(t, "the end of the session", func() bool { return r.lastDown(peerAddr(4)).Down.Text == text })
+		if e := r.lastDown(peerAddr(4)); e.Down.Cause != "prefix-limit" || e.Down.Code != 6 || e.Down.Subcode != 1 || e.Graceful {
 			t.Errorf("round %d: down %+v, graceful %v", round, e.Down, e.Graceful)
 		}
 		eventually(t, "a word to the operator", func() bool {

@@ -258,7 +258,7 @@ func (s *Speaker) Reset(addr netip.Addr, communication string) error {
 		return fmt.Errorf("reset peer %s: %w", addr, errUnknownPeer)
 	}
 	s.mu.Lock()
-	up := p.info.State == Established
+	up := p.up
 	if up {
 		p.expect = DownReason{Cause: "operator", Text: communication}
 	}
