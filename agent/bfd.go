@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"os"
 	"strings"
@@ -470,6 +471,7 @@ func (k *keeper) hold() (waiting bool) {
 		waiting = waiting || strict && l != nil && !up
 		holds[addr] = strict && !passes && !up
 	}
+	maps.DeleteFunc(k.strict, func(addr netip.Addr, _ bool) bool { return a.peers.byAddr[addr] == nil })
 	a.mu.Unlock()
 	if speaker == nil {
 		return waiting

@@ -251,6 +251,7 @@ func (a *Agent) Session(e session.Event) {
 	}
 	if e.Previous == session.Established {
 		p.left = now
+		a.pokeBFD() // the next session may have to wait for BFD
 	}
 	p.state, p.closing = e.State, p.closing && e.State == session.Established
 	a.inbox.sessions = append(a.inbox.sessions, e)
