@@ -39,12 +39,6 @@ var errUnknownPeer = errors.New("no such peer")
 func (s *Speaker) AddPeer(c config.Peer) error {
 	s.op.Lock()
 	defer s.op.Unlock()
-	return s.addPeer(c, nil)
-}
-
-// addPeer is AddPeer. What past, which may be nil, went through counts for the new peer
-// from the first moment on, so that no counter falls.
-func (s *Speaker) addPeer(c config.Peer, past *peer) error {
 	if s.find(c.Address) != nil {
 		return fmt.Errorf("add peer %s: it exists already", c.Address)
 	}
@@ -52,6 +46,12 @@ func (s *Speaker) addPeer(c config.Peer, past *peer) error {
 	if err != nil {
 		return fmt.Errorf("add peer %s: %w", c.Address, err)
 	}
+	return s.addPeer(c, gobgp, nil)
+}
+
+// addPeer adds a peer, of which gobgp is what peerConfig says. What past, which may be nil,
+// went through counts for the new peer from the first moment on, so that no counter falls.
+func (s *Speaker) addPeer(c config.Peer, gobgp *api.Peer, past *peer) error {
 	held := heldAtFirst(c)
 	gobgp.Conf.AdminDown = c.Shutdown || held
 	p := &peer{
@@ -71,7 +71,7 @@ func (s *Speaker) addPeer(c config.Peer, past *peer) error {
 	}
 	s.peers[c.Address] = p
 	s.mu.Unlock()
-	_, err = s.applyPolicy()
+	_, err := s.applyPolicy()
 	if err == nil {
 		err = s.server.AddPeer(s.ctx, &api.AddPeerRequest{Peer: gobgp})
 	}
@@ -155,33 +155,38 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 	same.Guards, same.Role = c.Guards, c.Role
 	same.PrefixLimit, same.Import, same.Export = c.PrefixLimit, c.Import, c.Export
 	if same != c || c.PasswordFile != "" && s.passwordChanged(p) {
-		if _, err := s.peerConfig(c); err != nil { // before anything is torn down
-			return fmt.Errorf("update peer %s: %w", c.Address, err)
-		}
 		return s.replacePeer(p, c, "the peer's configuration changed")
 	}
 	s.mu.Lock()
-	was := p.down()
+	was, adminDown, limit := p.down(), p.info.AdminDown, p.limit
 	p.cfg, p.info.AdminDown = c, c.Shutdown
 	s.mu.Unlock()
-	if err := s.updateAnnouncements(p, old, c); err != nil {
+	if err := s.adjustPeer(p, old, was); err != nil {
+		s.mu.Lock()
+		p.cfg, p.info.AdminDown, p.limit = old, adminDown, limit // so that whoever tries again finds a difference
+		s.mu.Unlock()
 		return fmt.Errorf("update peer %s: %w", c.Address, err)
 	}
-	if c.PrefixLimit.For(true) > old.PrefixLimit.For(true) || c.PrefixLimit.For(false) > old.PrefixLimit.For(false) {
-		s.mu.Lock()
-		p.limit = limitHold{}
-		s.mu.Unlock()
+	return nil
+}
+
+// adjustPeer applies a new configuration that needs no new session; was tells whether the
+// peer was kept down.
+func (s *Speaker) adjustPeer(p *peer, old config.Peer, was bool) error {
+	c := p.cfg
+	if err := s.updateAnnouncements(p, old, c); err != nil {
+		return err
 	}
 	s.mu.Lock()
+	if c.PrefixLimit.For(true) > old.PrefixLimit.For(true) || c.PrefixLimit.For(false) > old.PrefixLimit.For(false) {
+		p.limit = limitHold{}
+	}
 	is := p.down()
 	s.mu.Unlock()
-	if was != is {
-		why := DownReason{Cause: "operator", Text: "shut down in the configuration"}
-		if err := s.setAdmin(p, !is, why); err != nil {
-			return fmt.Errorf("update peer %s: %w", c.Address, err)
-		}
+	if was == is {
+		return nil
 	}
-	return nil
+	return s.setAdmin(p, !is, DownReason{Cause: "operator", Text: "shut down in the configuration"})
 }
 
 // updateAnnouncements applies what a peer's new configuration says of paths.
@@ -205,12 +210,17 @@ func (s *Speaker) updateAnnouncements(p *peer, old, c config.Peer) error {
 	return nil
 }
 
-// replacePeer removes p and adds it anew as c; what it went through is kept.
+// replacePeer removes p and adds it anew as c; what it went through is kept. Where c's
+// secret cannot be read, p stays as it is.
 func (s *Speaker) replacePeer(p *peer, c config.Peer, why string) error {
+	gobgp, err := s.peerConfig(c)
+	if err != nil {
+		return fmt.Errorf("replace peer %s: %w", c.Address, err)
+	}
 	if err := s.removePeer(c.Address, DownReason{Cause: "operator", Text: why}); err != nil {
 		return err
 	}
-	return s.addPeer(c, p)
+	return s.addPeer(c, gobgp, p)
 }
 
 // Shutdown ends the peer's session with Cease/Administrative Shutdown and keeps it

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/nexthopd/nexthopd/agent/policy"
 )
 
 // S37: the cause as the agent hears it, and what the peer hears.
@@ -275,6 +277,30 @@ func TestUpdatePeer(t *testing.T) {
 	}
 	if i, _ := s.Peer(a); i.Flaps != 1 || i.LastDown.Text != "by the operator: the peer's configuration changed" {
 		t.Errorf("Peer = %+v, want one flap and its reason", i)
+	}
+
+	bad = c
+	bad.Import = &policy.Filter{Default: policy.Accept, Rules: []policy.Rule{{
+		Action: policy.Accept, Match: policy.Match{ASPaths: []policy.Pattern{{Regexp: "["}}},
+	}}}
+	for range 2 { // what failed is tried again
+		if err := s.UpdatePeer(bad); err == nil {
+			t.Error("UpdatePeer with a filter that GoBGP does not take = nil, want an error")
+		}
+	}
+	if err := s.UpdatePeer(c); err != nil {
+		t.Error(err)
+	}
+
+	p := s.find(a)
+	s.op.Lock()
+	s.mu.Lock()
+	p.cfg.PasswordFile = "/nonexistent" // gone since it was read
+	s.mu.Unlock()
+	s.op.Unlock()
+	s.recreate(p, "a test", true)
+	if s.find(a) != p || g.isClosed() {
+		t.Error("a peer whose secret cannot be read any more was removed, to be made anew")
 	}
 }
 
