@@ -109,18 +109,7 @@ func (s *Speaker) applyWithheld() error {
 	}
 	if err != nil {
 		s.policy = "" // the sets may be anything: make them anew
-		s.mu.Lock()
-		for addr, c := range changes { // and look at the paths again
-			for _, p := range c.add {
-				s.withheld.pending[pathKey{addr, p}] = session.Withheld{Peer: addr, Prefix: p, Held: true}
-				delete(s.withheld.held[addr], p)
-			}
-			for _, p := range c.remove {
-				s.withheld.pending[pathKey{addr, p}] = session.Withheld{Peer: addr, Prefix: p}
-				s.withheld.held[addr][p] = struct{}{}
-			}
-		}
-		s.mu.Unlock()
+		s.putBackWithheld(changes)
 		return err
 	}
 	var errs []error
@@ -141,6 +130,28 @@ func (s *Speaker) applyWithheld() error {
 		}
 	}
 	return errors.Join(errs...)
+}
+
+// putBackWithheld makes what could not be done pending again, but for what was asked for
+// since.
+func (s *Speaker) putBackWithheld(changes map[netip.Addr]*withholdChange) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	again := func(addr netip.Addr, p netip.Prefix, held bool) {
+		if _, newer := s.withheld.pending[pathKey{addr, p}]; !newer {
+			s.withheld.pending[pathKey{addr, p}] = session.Withheld{Peer: addr, Prefix: p, Held: held}
+		}
+	}
+	for addr, c := range changes {
+		for _, p := range c.add {
+			again(addr, p, true)
+			delete(s.withheld.held[addr], p)
+		}
+		for _, p := range c.remove {
+			again(addr, p, false)
+			s.withheld.held[addr][p] = struct{}{}
+		}
+	}
 }
 
 // forgetWithheld drops the sets of a peer that is gone. Those that are not empty go when

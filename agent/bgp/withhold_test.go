@@ -158,3 +158,22 @@ func TestWithholdMany(t *testing.T) {
 		t.Logf("round %d: another's announcement after %v, all after %v", i, heard, time.Since(start))
 	}
 }
+
+// What could not be done is tried again, but for what was asked for meanwhile.
+func TestPutBackWithheld(t *testing.T) {
+	s := New(Options{Handler: newRecorder()})
+	a := peerAddr(4)
+	s.Withhold(withheld(4, true, "192.168.3.0/24"))
+	s.takeWithheld() // done
+	s.Withhold(append(withheld(4, true, "192.168.1.0/24", "192.168.2.0/24"), withheld(4, false, "192.168.3.0/24")...))
+	failed := s.takeWithheld()
+	s.Withhold(withheld(4, false, "192.168.1.0/24"))
+	s.putBackWithheld(failed)
+	if held := s.withheld.held[a]; len(held) != 1 {
+		t.Errorf("in the sets: %v, want only 192.168.3.0/24", held)
+	}
+	c := s.takeWithheld()[a]
+	if c == nil || fmt.Sprint(c.add, c.remove) != "[192.168.2.0/24] [192.168.3.0/24]" {
+		t.Errorf("tried again: %+v, want 192.168.2.0/24 withheld and 192.168.3.0/24 not", c)
+	}
+}
