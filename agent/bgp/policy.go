@@ -276,39 +276,35 @@ func (b *policyBuilder) request(imports, exports []*api.Statement) *api.SetPolic
 // SetDrain says whether all that is announced carries the community GRACEFUL_SHUTDOWN,
 // which asks the peers to use any other path they have (RFC 8326 section 4.1). No
 // session is reset.
-func (s *Speaker) SetDrain(on bool) error {
-	s.op.Lock()
-	defer s.op.Unlock()
-	s.mu.Lock()
-	s.drained = on
-	s.mu.Unlock()
-	changed, err := s.applyPolicy()
-	if err == nil && changed {
-		err = s.resend("")
-	}
-	if err != nil {
-		return fmt.Errorf("set drain to %v: %w", on, err)
-	}
-	return nil
-}
+func (s *Speaker) SetDrain(on bool) error { return s.announceBy("drain", &s.drained, on) }
 
 // SetBranchToBranch says whether peers hear what other peers announced. No session is
 // reset: what changes is announced or withdrawn.
 func (s *Speaker) SetBranchToBranch(on bool) error {
+	return s.announceBy("branch-to-branch", &s.branchToBranch, on)
+}
+
+// announceBy changes one of the switches of what is announced, which mu guards. Where that
+// fails, the switch stays as it was, so that it can be tried again.
+func (s *Speaker) announceBy(name string, is *bool, on bool) error {
 	s.op.Lock()
 	defer s.op.Unlock()
 	s.mu.Lock()
-	changed := s.branchToBranch != on
-	s.branchToBranch = on
+	was := *is
+	*is = on
 	s.mu.Unlock()
-	if !changed {
+	if was == on {
 		return nil
 	}
-	if _, err := s.applyPolicy(); err != nil {
-		return fmt.Errorf("set branch-to-branch to %v: %w", on, err)
+	_, err := s.applyPolicy()
+	if err == nil {
+		err = s.resend("")
 	}
-	if err := s.resend(""); err != nil {
-		return fmt.Errorf("set branch-to-branch to %v: %w", on, err)
+	if err != nil {
+		s.mu.Lock()
+		*is = was
+		s.mu.Unlock()
+		return fmt.Errorf("set %s to %v: %w", name, on, err)
 	}
 	return nil
 }

@@ -115,6 +115,20 @@ func TestBranchToBranch(t *testing.T) {
 	})
 }
 
+// What could not be switched is switched when it is asked for again.
+func TestSwitchThatFails(t *testing.T) {
+	s, _, _ := startSpeaker(t, nil)
+	s.Stop(t.Context(), false)
+	for range 2 {
+		if err := s.SetBranchToBranch(false); err == nil {
+			t.Error("SetBranchToBranch of a speaker that has stopped = nil, want an error")
+		}
+		if err := s.SetDrain(true); err == nil {
+			t.Error("SetDrain of a speaker that has stopped = nil, want an error")
+		}
+	}
+}
+
 // S8: our ASN or AS 0 in a path. It is learned, so that the view can say why it is not
 // used; it goes to nobody; and it replaces what the peer said before.
 func TestRefusedASPath(t *testing.T) {
