@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"net/url"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -103,54 +104,46 @@ func med(p *status.Path) string {
 
 // printLearned prints S32, in the wide form with what Azure does not tell.
 func (c *cli) printLearned(cmd *cobra.Command, path string, query url.Values) error {
-	headings := pathHeadings[:]
-	wide := c.format == formatWide
-	if wide {
-		headings = append(headings, "PEER", "BEST", "INSTALLED", "REASON", "AGE", "COMMUNITIES", "MED", "BGP-ORIGIN")
+	if c.format != formatWide {
+		return c.printPaths(cmd, path, query, nil, nil)
 	}
-	t := newTable(headings...)
-	err := rows(cmd.Context(), c.client(cmd), path, query, func(p status.Path) error {
-		cells := pathCells(&p)
-		if wide {
-			reason := p.Reason
-			if p.Stale {
-				reason = strings.TrimPrefix(reason+",stale", ",")
-			}
-			cells = append(cells, p.Peer, yesNo(p.Best), yesNo(p.Installed), reason, c.since(&p.Since),
-				strings.Join(p.Communities, ","), med(&p), p.BGPOrigin)
+	more := []string{"PEER", "BEST", "INSTALLED", "REASON", "AGE", "COMMUNITIES", "MED", "BGP-ORIGIN"}
+	return c.printPaths(cmd, path, query, more, func(p *status.Path) []string {
+		reason := p.Reason
+		if p.Stale {
+			reason = strings.TrimPrefix(reason+",stale", ",")
 		}
-		t.add(pathKey(&p), cells...)
-		return nil
+		return []string{
+			p.Peer, yesNo(p.Best), yesNo(p.Installed), reason, c.since(&p.Since),
+			strings.Join(p.Communities, ","), med(p), p.BGPOrigin,
+		}
 	})
-	if err != nil {
-		return err
-	}
-	t.sort()
-	return t.write(c.out, nil)
 }
 
 // printAdvertised prints S33. Rows for several peers differ in nothing Azure shows, so
 // without a PEER argument a last column says who is told.
 func (c *cli) printAdvertised(cmd *cobra.Command, path string, query url.Values) error {
-	headings := pathHeadings[:]
-	wide := c.format == formatWide
-	peer := wide || !query.Has("peer")
-	if peer {
-		headings = append(headings, "PEER")
+	switch {
+	case c.format == formatWide:
+		more := []string{"PEER", "COMMUNITIES", "MED", "BGP-ORIGIN"}
+		return c.printPaths(cmd, path, query, more, func(p *status.Path) []string {
+			return []string{p.Peer, strings.Join(p.Communities, ","), med(p), p.BGPOrigin}
+		})
+	case query.Has("peer"):
+		return c.printPaths(cmd, path, query, nil, nil)
 	}
-	if wide {
-		headings = append(headings, "COMMUNITIES", "MED", "BGP-ORIGIN")
-	}
-	t := newTable(headings...)
+	return c.printPaths(cmd, path, query, []string{"PEER"}, func(p *status.Path) []string { return []string{p.Peer} })
+}
+
+// printPaths prints a table of paths: Azure's columns, then more, which cells fills in.
+func (c *cli) printPaths(cmd *cobra.Command, path string, query url.Values, more []string, cells func(*status.Path) []string) error {
+	t := newTable(slices.Concat(pathHeadings[:], more)...)
 	err := rows(cmd.Context(), c.client(cmd), path, query, func(p status.Path) error {
-		cells := pathCells(&p)
-		if peer {
-			cells = append(cells, p.Peer)
+		row := pathCells(&p)
+		if cells != nil {
+			row = append(row, cells(&p)...)
 		}
-		if wide {
-			cells = append(cells, strings.Join(p.Communities, ","), med(&p), p.BGPOrigin)
-		}
-		t.add(pathKey(&p), cells...)
+		t.add(pathKey(&p), row...)
 		return nil
 	})
 	if err != nil {
