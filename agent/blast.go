@@ -11,6 +11,7 @@ import (
 	"github.com/nexthopd/nexthopd/agent/config"
 	"github.com/nexthopd/nexthopd/agent/journal"
 	"github.com/nexthopd/nexthopd/agent/rib"
+	"github.com/nexthopd/nexthopd/agent/session"
 	"github.com/nexthopd/nexthopd/agent/status"
 	"github.com/nexthopd/nexthopd/fib"
 )
@@ -22,22 +23,35 @@ type impact struct{ removes, of int }
 type heldReload struct {
 	impact
 	plan string
+	left outcome
 }
 
 func (h *heldReload) text(file string) string {
 	return fmt.Sprintf("the changes in %s would remove %d of %d installed routes at once, and are held back", file, h.removes, h.of)
 }
 
+// outcome is what a new configuration leaves of the paths: those that its filters, guards
+// and VNet accept, of peers that stay, within its prefix limits.
+type outcome struct {
+	policy rib.Policy
+	gone   map[fib.Source]bool // sources whose sessions end
+	cut    *rib.Cut
+}
+
 // blast computes what a new configuration would remove from the kernel: the routes of
 // which no path is left that may be used, once the peers are gone that go or whose session
-// is reset, and the filters, the guards and the VNet are the new ones. What a peer does, and what the
-// host's links do, is not asked about: such routes lead nowhere any more.
-func (a *Agent) blast(ctx context.Context, before, after *config.Config, plan config.Plan) (impact, error) {
+// is reset, and the filters, the guards, the limits and the VNet are the new ones. What a
+// peer does, and what the host's links do, is not asked about: such routes lead nowhere
+// any more.
+func (a *Agent) blast(ctx context.Context, before, after *config.Config, plan config.Plan) (impact, outcome, error) {
 	var sum impact
+	var left outcome
 	a.mu.Lock()
 	prefixes := a.rib.Prefixes()
 	a.mu.Unlock()
-	now := config.Live(before, after)
+	if err := a.do(ctx, func() { left = a.outcomeOf(config.Live(before, after), plan) }); err != nil {
+		return sum, left, err
+	}
 	for chunk := range slices.Chunk(prefixes, viewChunk) {
 		err := a.do(ctx, func() {
 			if !a.install() {
@@ -45,22 +59,41 @@ func (a *Agent) blast(ctx context.Context, before, after *config.Config, plan co
 			}
 			a.mu.Lock()
 			defer a.mu.Unlock()
-			policy, gone := a.policyFor(now), a.goneWith(plan)
 			for _, p := range chunk {
 				if !a.table.Installed(p) {
 					continue
 				}
 				sum.of++
-				if !a.stays(&policy, p, gone) {
+				if !a.stays(&left, p) {
 					sum.removes++
 				}
 			}
 		})
 		if err != nil {
-			return sum, err
+			return sum, left, err
 		}
 	}
-	return sum, nil
+	return sum, left, nil
+}
+
+// outcomeOf is called in the loop.
+func (a *Agent) outcomeOf(c *config.Config, plan config.Plan) outcome {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	o := outcome{policy: a.policyFor(c), gone: a.goneWith(plan)}
+	limits := make(map[fib.Source]config.PrefixLimit, len(c.Peers))
+	for _, peer := range c.Peers {
+		if known := a.peers.byAddr[peer.Address]; known != nil {
+			limits[known.source] = peer.PrefixLimit
+		}
+	}
+	o.cut = a.rib.Lower(func(s fib.Source, ipv4 bool) int {
+		if o.gone[s] {
+			return rib.NoPlace
+		}
+		return limits[s].For(ipv4)
+	}, c.PrefixLimitTotal)
+	return o
 }
 
 // policyFor is the policy as a configuration would make it. mu is held.
@@ -91,30 +124,50 @@ func (a *Agent) goneWith(plan config.Plan) map[fib.Source]bool {
 		end(p.Address)
 	}
 	for _, c := range plan.Changed {
-		if c.Reset || c.New.Shutdown {
+		if c.Reset || c.New.Shutdown || a.closes(c.New) {
 			end(c.New.Address)
 		}
 	}
 	return gone
 }
 
+// closes tells whether a session that is up ends because of the limit that a peer's
+// configuration has. mu is held.
+func (a *Agent) closes(c config.Peer) bool {
+	p := a.peers.byAddr[c.Address]
+	if p == nil || p.state != session.Established {
+		return false
+	}
+	r := a.rib.Received(p.source)
+	for _, f := range families {
+		received, limit := r.IPv6, c.PrefixLimit.For(f == session.IPv4)
+		if f == session.IPv4 {
+			received = r.IPv4
+		}
+		if overflows(c.PrefixLimit, received, limit) {
+			return true
+		}
+	}
+	return false
+}
+
 // stays tells whether a route of the prefix would be left. mu is held.
-func (a *Agent) stays(policy *rib.Policy, p netip.Prefix, gone map[fib.Source]bool) bool {
-	if policy.Prefix(p) != "" {
+func (a *Agent) stays(left *outcome, p netip.Prefix) bool {
+	if left.policy.Prefix(p) != "" {
 		return false
 	}
 	return slices.ContainsFunc(a.rib.Paths(p), func(x rib.Path) bool {
-		if gone[x.Source] || a.table.State(x.Source) == fib.SourceDown {
+		if left.gone[x.Source] || left.cut.Takes(p, x) || a.table.State(x.Source) == fib.SourceDown {
 			return false
 		}
-		used, why, _ := policy.Import(p, x)
+		used, why, _ := left.policy.Import(p, x)
 		return why == "" && a.forwards(used.Attrs.NextHop)
 	})
 }
 
 // holdBack keeps a configuration from being applied, and says so.
-func (a *Agent) holdBack(r status.Reload) error {
-	h := &heldReload{impact{r.Removes, r.Installed}, r.Plan}
+func (a *Agent) holdBack(r status.Reload, left outcome) error {
+	h := &heldReload{impact{r.Removes, r.Installed}, r.Plan, left}
 	a.setHeld(h)
 	a.metrics.Reload(false)
 	changes := strings.ReplaceAll(r.Plan, "\n", "; ")
@@ -122,6 +175,20 @@ func (a *Agent) holdBack(r status.Reload) error {
 		slog.Int("installed", r.Installed), slog.String("changes", changes))
 	a.event("config", nil, netip.Prefix{}, "configuration is held back", map[string]string{"changes": changes})
 	return conflict("nexthopctl resume", "nothing is changed: %s", h.text(a.opts.ConfigFile))
+}
+
+// heldText says that a route would go, were it not for a reload that is held back; "": it
+// would not. It is called in the loop, with mu held.
+func (a *Agent) heldText(j *judgement) string {
+	if a.held == nil || j.entry.Kernel == nil {
+		return ""
+	}
+	now := a.held.left // but the host is as it is now
+	now.policy.Captures, now.policy.IsSelf = a.policy.Captures, a.policy.IsSelf
+	if a.stays(&now, j.prefix) {
+		return ""
+	}
+	return a.held.text(a.opts.ConfigFile) + ": nexthopctl resume"
 }
 
 func (a *Agent) setHeld(h *heldReload) {

@@ -53,6 +53,13 @@ func TestBlastRadius(t *testing.T) {
 		"VNet":           func(c *config.Config) { c.VNet.Prefixes = append(c.VNet.Prefixes, prefix("20.0.0.0/9")) },
 		"filter":         func(c *config.Config) { c.Peers[0].Import = &policy.Filter{Default: policy.Reject} },
 		"guard":          func(c *config.Config) { c.Peers[0].Guards.IPv4 = config.Lengths{Min: 8, Max: 16} },
+		"limit, freeze": func(c *config.Config) {
+			c.Peers[0].PrefixLimit = config.PrefixLimit{Max: 5, Action: config.LimitFreeze}
+		},
+		"limit, close": func(c *config.Config) {
+			c.Peers[0].PrefixLimit = config.PrefixLimit{Max: 119, Action: config.LimitClose}
+		},
+		"total": func(c *config.Config) { c.PrefixLimitTotal = 20 },
 	} {
 		bubble(t, name, func(t *testing.T) {
 			l := start(t)
@@ -64,15 +71,30 @@ func TestBlastRadius(t *testing.T) {
 				}
 				return
 			}
+			removes := "100 of 121"
+			switch name {
+			case "total": // who came first has the places
+				removes = "101 of 121"
+			}
 			held(l, change)
-			if d, err := l.a.Resume(t.Context(), false); err != nil || !strings.Contains(d.Done, "100 of 121") || d.Next != "nexthopctl resume --yes" {
+			x, err := l.a.explain(t.Context(), many(120)[119].String())
+			if err != nil || !strings.Contains(x.Held, removes) || !strings.Contains(x.Held, "nexthopctl resume") {
+				t.Errorf("explain of a route that would go: %q, %v", x.Held, err)
+			}
+			if x, err = l.a.explain(t.Context(), many(120)[0].String()); err != nil || x.Held != "" {
+				t.Errorf("explain of a route that stays: %q, %v", x.Held, err)
+			}
+			if d, err := l.a.Resume(t.Context(), false); err != nil || !strings.Contains(d.Done, removes) || d.Next != "nexthopctl resume --yes" {
 				t.Errorf("Resume = %+v, %v", d, err)
 			}
 			if d, err := l.a.Resume(t.Context(), true); err != nil || !strings.HasPrefix(d.Done, "applied") {
 				t.Errorf("Resume = %+v, %v", d, err)
 			}
-			if got := l.sp.asked(); got == "" && name != "guard" && name != "filter" {
+			if got := l.sp.asked(); got == "" && name != "guard" && name != "filter" && name != "total" {
 				t.Error("the speaker was asked nothing")
+			}
+			if x, err = l.a.explain(t.Context(), many(120)[119].String()); err != nil || x.Held != "" {
+				t.Errorf("explain, once it is applied: %q, %v", x.Held, err)
 			}
 			l.expectPost(status.PathResume, `{"yes":true}`, 409)
 		})

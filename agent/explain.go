@@ -70,6 +70,7 @@ func (a *Agent) explainNow(x *status.Explanation, prefix netip.Prefix, addr neti
 	}
 	a.mu.Lock()
 	j := a.judge(prefix)
+	x.Held = a.heldText(&j)
 	a.mu.Unlock()
 	for i, v := range j.verdicts {
 		p := status.ExplainPath{Path: a.path(&j, i, a.resolver), Detail: v.Detail, Rule: v.Rule, Resolution: a.resolution(v.Attrs.NextHop)}

@@ -78,9 +78,12 @@ const (
 	frozenLeast = 100_000
 )
 
-// overflows tells whether a peer's session is to end because of its limit.
-func (p *peer) overflows(received, limit int) bool {
-	if p.cfg.PrefixLimit.Action == config.LimitFreeze {
+// overflows tells whether a peer's session is to end because of its limit; 0: none.
+func overflows(c config.PrefixLimit, received, limit int) bool {
+	switch {
+	case limit == 0:
+		return false
+	case c.Action == config.LimitFreeze:
 		return received > max(frozenTimes*limit, frozenLeast)
 	}
 	return received > limit
@@ -121,7 +124,7 @@ func (a *Agent) lookAtLimits() {
 				list = append(list, news{p, f, received, limit, ev})
 			}
 			p.limits[i] = state
-			if state == beyondLimit && !p.closing && p.state == session.Established && p.overflows(received, limit) {
+			if state == beyondLimit && !p.closing && p.state == session.Established && overflows(p.cfg.PrefixLimit, received, limit) {
 				p.closing = true
 				closing = append(closing, news{peer: p, family: f, received: received, limit: limit})
 			}

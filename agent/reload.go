@@ -54,7 +54,7 @@ func (a *Agent) reload(ctx context.Context, dryRun, sure bool) (status.Reload, e
 	after = after.With(before.Dynamic())
 	plan := config.Compare(before, after)
 	r := status.Reload{Plan: plan.String(), Changed: !plan.Empty(), NeedsRestart: plan.NeedsRestart}
-	blast, err := a.blast(ctx, before, after, plan)
+	blast, left, err := a.blast(ctx, before, after, plan)
 	if err != nil {
 		return status.Reload{}, err
 	}
@@ -64,7 +64,7 @@ func (a *Agent) reload(ctx context.Context, dryRun, sure bool) (status.Reload, e
 		return r, nil
 	}
 	if r.Held {
-		return r, a.holdBack(r)
+		return r, a.holdBack(r, left)
 	}
 	a.setHeld(nil)
 	// Half a reload is worse than a client that has gone.

@@ -1,6 +1,8 @@
 package rib
 
 import (
+	"cmp"
+	"math"
 	"net/netip"
 	"slices"
 
@@ -59,6 +61,89 @@ func (t *Table) SetTotal(max int) {
 	t.total.max = max
 	t.shrink(&t.total, OverTotal, func(netip.Prefix, *Path) bool { return true })
 	t.refill(&t.total)
+}
+
+// NoPlace is the limit of a source that is going to be lost, with all it has.
+const NoPlace = -1
+
+// Cut says which of the paths that are used today lower limits would leave out: those
+// that came last. That of no limit lowered is nil, and takes nothing.
+type Cut struct {
+	last  map[family]uint64 // the seq of the last path that has a place
+	total uint64
+}
+
+// family is what one source announces of one address family.
+type family struct {
+	source fib.Source
+	ipv4   bool
+}
+
+// Takes tells whether a path is among them.
+func (c *Cut) Takes(prefix netip.Prefix, p Path) bool {
+	if c == nil {
+		return false
+	}
+	last, lower := c.last[family{p.Source, prefix.Addr().Is4()}]
+	return lower && p.seq > last || p.seq > c.total
+}
+
+// Lower tells what SetLimit and SetTotal would leave out with these limits, and changes
+// nothing. Paths that wait for a place today are not counted on.
+func (t *Table) Lower(limit func(src fib.Source, ipv4 bool) int, total int) *Cut {
+	type place struct {
+		seq    uint64
+		within bool // the total, too
+	}
+	c := &Cut{last: make(map[family]uint64), total: math.MaxUint64}
+	lowered := make(map[family][]place)
+	for src := range t.quotas {
+		for i, q := range t.quotas[src] {
+			f := family{fib.Source(src), i == 0}
+			if max := limit(f.source, f.ipv4); max == NoPlace {
+				c.last[f] = 0
+			} else if max > 0 && q.within > max {
+				lowered[f] = nil
+			}
+		}
+	}
+	lowTotal := total > 0 && t.total.within > total
+	if len(lowered) == 0 && !lowTotal {
+		return nil
+	}
+	var all []uint64 // within the total
+	n := 0
+	for prefix, d := range t.dests {
+		for i := range d.paths {
+			p := &d.paths[i]
+			f := family{p.Source, prefix.Addr().Is4()}
+			_, lost := c.last[f]
+			if list, lower := lowered[f]; lower && p.Over != OverPeer {
+				lowered[f] = append(list, place{p.seq, p.Over == Within})
+			} else if lowTotal && !lost && p.Over == Within {
+				all = append(all, p.seq)
+			}
+		}
+		n = t.pause(n)
+	}
+	for f, list := range lowered {
+		slices.SortFunc(list, func(a, b place) int { return cmp.Compare(a.seq, b.seq) })
+		list = list[:min(len(list), limit(f.source, f.ipv4))]
+		c.last[f] = math.MaxUint64
+		if len(list) > 0 { // not all withdrawn in the meantime
+			c.last[f] = list[len(list)-1].seq
+		}
+		for _, x := range list {
+			if x.within {
+				all = append(all, x.seq)
+			}
+		}
+	}
+	if lowTotal && len(all) > total {
+		slices.Sort(all)
+		c.total = all[total-1]
+	}
+	return c
 }
 
 // Waiting counts the paths of a source that are beyond its limit or the total.

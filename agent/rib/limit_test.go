@@ -156,3 +156,56 @@ func TestTotalLimit(t *testing.T) {
 		}
 	}
 }
+
+// What Lower foretells is what SetLimit and SetTotal then do, and it changes nothing.
+func TestLowerForetells(t *testing.T) {
+	a := &Attrs{NextHop: addr("10.1.0.4")}
+	for seed := range int64(200) {
+		r := rand.New(rand.NewSource(seed))
+		tab := NewTable()
+		for range 60 {
+			p := nth(r.Intn(20))
+			if r.Intn(3) == 0 {
+				p = pfx(fmt.Sprintf("2001:db8:%x::/48", r.Intn(12)))
+			}
+			c := Change{p, a}
+			if r.Intn(4) == 0 {
+				c.Attrs = nil
+			}
+			tab.Update(fib.Source(r.Intn(3)), []Change{c}, 1)
+		}
+		limits := [3][2]int{{r.Intn(12), r.Intn(6)}, {r.Intn(12), 0}, {NoPlace, NoPlace}}
+		total := r.Intn(24)
+		cut := tab.Lower(func(s fib.Source, ipv4 bool) int {
+			if ipv4 {
+				return limits[s][0]
+			}
+			return limits[s][1]
+		}, total)
+		type path struct {
+			prefix netip.Prefix
+			source fib.Source
+		}
+		taken := map[path]bool{}
+		for _, p := range tab.Prefixes() {
+			for _, x := range tab.Paths(p) {
+				if x.Over != Within {
+					t.Fatalf("seed %d: Lower changed %v of %d", seed, p, x.Source)
+				}
+				taken[path{p, x.Source}] = cut.Takes(p, x)
+			}
+		}
+		tab.Drop(2)
+		for s, l := range limits[:2] {
+			tab.SetLimit(fib.Source(s), l[0], l[1])
+		}
+		tab.SetTotal(total)
+		for _, p := range tab.Prefixes() {
+			for _, x := range tab.Paths(p) {
+				if got, want := taken[path{p, x.Source}], x.Over != Within; got != want {
+					t.Errorf("seed %d, limits %v, total %d: Takes(%v of %d) = %t, want %t", seed, limits, total, p, x.Source, got, want)
+				}
+			}
+		}
+	}
+}

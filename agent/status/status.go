@@ -199,7 +199,9 @@ type Explanation struct {
 	InKernel []string `json:"inKernel"`
 	Foreign  []string `json:"foreign,omitempty"`
 	// Host is the host's own route that the next hops are resolved with, per next hop.
-	Reason      string     `json:"reason,omitempty"` // of the prefix: inside-vnet, foreign-route, ...
+	Reason string `json:"reason,omitempty"` // of the prefix: inside-vnet, foreign-route, ...
+	// Held says what would remove the route, is held back for that, and how to go on.
+	Held        string     `json:"held,omitempty"`
 	LastError   string     `json:"lastError,omitempty"`
 	LastErrorAt *time.Time `json:"lastErrorAt,omitempty"`
 	Attempts    int        `json:"attempts,omitempty"`

@@ -75,6 +75,9 @@ func (c *cli) printExplanation(e *status.Explanation) {
 	if e.Reason != "" {
 		c.item("reason", e.Reason)
 	}
+	if e.Held != "" {
+		c.item("held", e.Held)
+	}
 	c.item("paths", fmt.Sprint(len(e.Paths)))
 	for i := range e.Paths {
 		c.printExplainPath(e, &e.Paths[i])
