@@ -107,7 +107,7 @@ func (a *Agent) Resync(ctx context.Context, install bool) (status.Resync, error)
 			a.syncCause = metrics.ResyncOperator
 		}
 		if failure = a.resync(); failure == nil {
-			r = status.Resync{Routes: a.syncRoutes, Differences: a.syncDrift}
+			r = status.Resync{Routes: a.syncRoutes, Differences: a.syncDrift, Kept: a.keptNow()}
 		}
 	})
 	return r, orElse(err, failure)

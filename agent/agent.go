@@ -119,6 +119,7 @@ type Agent struct {
 	drained     bool     // peers are asked to prefer others (RFC 8326)
 	waiting     []string // keys whose new values wait for a restart
 	held        *heldReload
+	kept        *keptRoutes
 	dynamic     dynamics
 
 	// Owned by the loop, which writes them with mu held; others read them with mu held.
@@ -225,7 +226,7 @@ func (a *Agent) Adopt() (adopted bool, err error) {
 		}
 	}
 	if !adopted {
-		a.table.Release() // there is nothing to hold
+		a.table.Release(nil) // there is nothing to hold
 	}
 	a.sweepAt = time.Now().Add(a.cfg.FIB.SweepAfter)
 	a.synced = time.Now()

@@ -177,10 +177,12 @@ func (a *Agent) holdBack(r status.Reload, left outcome) error {
 	return conflict("nexthopctl resume", "nothing is changed: %s", h.text(a.opts.ConfigFile))
 }
 
-// heldText says that a route would go, were it not for a reload that is held back; "": it
-// would not. It is called in the loop, with mu held.
+// heldText says that a route would go, were that not held back; "": it would not. It is called in the loop, with mu held.
 func (a *Agent) heldText(j *judgement) string {
-	if a.held == nil || j.entry.Kernel == nil {
+	switch {
+	case j.entry.Adopted && a.keptNow() > 0:
+		return a.keptText() + ": nexthopctl resume"
+	case a.held == nil || j.entry.Kernel == nil:
 		return ""
 	}
 	now := a.held.left // but the host is as it is now
@@ -197,18 +199,42 @@ func (a *Agent) setHeld(h *heldReload) {
 	a.held = h
 }
 
-// Resume applies a configuration that was held back, as the file has it now; without yes,
-// it only tells what that would do.
+// Resume does what was held back: it removes the routes that are kept, and applies the
+// configuration as the file has it now. Without yes, it only tells what that would do.
 func (a *Agent) Resume(ctx context.Context, yes bool) (status.Done, error) {
+	var kept string
+	if err := a.do(ctx, func() { kept = a.keptText() }); err != nil {
+		return status.Done{}, err
+	}
 	a.mu.Lock()
 	h := a.held
 	a.mu.Unlock()
+	var texts []string
 	switch {
-	case h == nil:
+	case h == nil && kept == "":
 		return status.Done{}, conflict("nexthopctl status", "nothing is held back")
 	case !yes:
-		return status.Done{Done: h.text(a.opts.ConfigFile) + "\n" + h.plan, Next: "nexthopctl resume --yes"}, nil
+		if kept != "" {
+			texts = append(texts, kept)
+		}
+		if h != nil {
+			texts = append(texts, h.text(a.opts.ConfigFile)+"\n"+h.plan)
+		}
+		return status.Done{Done: strings.Join(texts, "\n"), Next: "nexthopctl resume --yes"}, nil
 	}
-	r, err := a.reload(ctx, false, true)
-	return status.Done{Done: "applied\n" + r.Plan, Next: "nexthopctl status"}, err
+	if kept != "" {
+		n := 0
+		if err := a.do(ctx, func() { n = a.removeKept() }); err != nil {
+			return status.Done{}, err
+		}
+		texts = append(texts, fmt.Sprintf("removing the %d routes that were kept", n))
+	}
+	if h != nil {
+		r, err := a.reload(ctx, false, true)
+		if err != nil {
+			return status.Done{}, err
+		}
+		texts = append(texts, "applied\n"+r.Plan)
+	}
+	return status.Done{Done: strings.Join(texts, "\n"), Next: "nexthopctl status"}, nil
 }

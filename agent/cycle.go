@@ -146,7 +146,7 @@ func (a *Agent) settled() {
 	if a.ready.Load() == nil {
 		return
 	}
-	if n := a.table.Adopted(); n > 0 {
+	if n := a.table.Adopted(); n > 0 && a.table.Held() {
 		why := fmt.Sprintf("%d routes of an earlier run wait for End-of-RIB from all peers", n)
 		a.ready.Store(&why)
 		return
@@ -216,7 +216,7 @@ func (a *Agent) sweep(now time.Time) {
 	if !all && (now.Before(a.sweepAt) || a.cutOff(now)) {
 		return
 	}
-	if n := a.table.Release(); n > 0 {
+	if n := a.endHold(); n > 0 {
 		a.journal(journal.Swept, slog.Int("routes", n), slog.Bool("all_peers_heard", all))
 	}
 }

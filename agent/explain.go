@@ -96,6 +96,12 @@ func (a *Agent) explainNow(x *status.Explanation, prefix netip.Prefix, addr neti
 func (a *Agent) verdict(j *judgement, routes []fib.Route) string {
 	e, paths := &j.entry, len(j.verdicts)
 	switch {
+	case e.Adopted && !a.table.Held():
+		why := "no peer announces it"
+		if paths > 0 {
+			why = fmt.Sprintf("%s: %s", j.why, j.detail)
+		}
+		return fmt.Sprintf("%s is kept in the kernel as it was found, though it should go (%s)", j.prefix, why)
 	case paths == 0 && e.Adopted:
 		return fmt.Sprintf("%s is a route of an earlier run; no peer has announced it yet, and it is removed at %s at the latest", j.prefix, a.sweepAt.Format("15:04:05"))
 	case paths == 0:

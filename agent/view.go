@@ -23,7 +23,8 @@ func (a *Agent) Status(ctx context.Context) (status.Status, error) {
 	for _, l := range cfg.Listen {
 		s.Listen = append(s.Listen, l.String())
 	}
-	if err := a.do(ctx, func() { s.FIB = a.fibNow() }); err != nil {
+	var kept string
+	if err := a.do(ctx, func() { s.FIB, kept = a.fibNow(), a.keptText() }); err != nil {
 		return s, err
 	}
 	s.Ready, s.NotReady = a.Ready()
@@ -34,6 +35,9 @@ func (a *Agent) Status(ctx context.Context) (status.Status, error) {
 		s.Degraded = append(s.Degraded, status.Problem{What: fmt.Sprintf(format, args...), Next: next})
 	}
 	a.ownDoing(problem)
+	if kept != "" {
+		problem("nexthopctl resume", "%s", kept)
+	}
 	if f := &s.FIB; f.Persisted > 0 && f.PersistUntil != nil {
 		problem("nexthopctl peers", "all sessions are lost: %d path%s kept unconfirmed until %s (fib.persist)",
 			f.Persisted, plural(f.Persisted, " is", "s are"), f.PersistUntil.Format(time.TimeOnly))
@@ -105,6 +109,8 @@ func (a *Agent) fibNow() status.FIBStatus {
 		f.Held = a.held.removes
 	}
 	a.mu.Unlock()
+	f.Kept = a.keptNow()
+	f.Held += f.Kept
 	count := func(r rib.Reason, n int) {
 		if n > 0 {
 			f.Rejected[string(r)] += n

@@ -234,7 +234,7 @@ func (a *Agent) resync() error {
 	}
 	cause := a.syncCause
 	a.syncCause = ""
-	drift := a.table.Load(snap)
+	drift := a.load(snap, cause)
 	a.syncDrift, a.syncRoutes = drift, len(snap.Routes)
 	for _, p := range a.mistaken {
 		a.table.Retry(p)

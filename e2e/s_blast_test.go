@@ -1,6 +1,8 @@
 package e2e_test
 
 import (
+	"fmt"
+	"net/netip"
 	"strings"
 	"testing"
 
@@ -53,4 +55,117 @@ func TestBlastRadius(t *testing.T) {
 	b.route(t, mine[0])
 	b.route(t, lab.SeedBranch, lab.SeedNVA(0))
 	b.up(t, "nva1")
+}
+
+// held looks at what an operator sees of routes whose removal is held back: the status,
+// the metric, and the explanation of one of them.
+func (b *bed) held(t *testing.T, n int, p netip.Prefix, words ...string) {
+	t.Helper()
+	poll(t, fmt.Sprintf("%d routes held", n), func() error {
+		s, err := b.d.Status(within(t))
+		if err == nil && s.FIB.Held != n {
+			err = fmt.Errorf("%d held, degraded: %v", s.FIB.Held, s.Degraded)
+		}
+		return err
+	})
+	if line := fmt.Sprintf("\nnexthopd_fib_held_routes %d\n", n); !strings.Contains(b.scrape(t), line) {
+		t.Errorf("the metrics lack %q", line)
+	}
+	out, _, exit, err := b.d.CLI(within(t), "status")
+	if n == 0 {
+		if err != nil || exit != 0 {
+			t.Errorf("nexthopctl status: exit status %d, %v\n%s", exit, err, out)
+		}
+		return
+	}
+	_, explained := b.explain(t, p.String())
+	for _, w := range append(words, "nexthopctl resume") {
+		if !strings.Contains(out, w) || !strings.Contains(explained, w) {
+			t.Errorf("want %q in\n%s\nand in\n%s", w, out, explained)
+		}
+	}
+}
+
+// What would take most routes away without a peer's doing is asked for first: a lower
+// limit, a start with a wrong file, and a comparison with the kernel.
+func TestBlastRadiusCauses(t *testing.T) {
+	const more = "metrics: {listen: 127.0.0.1:9565}\n"
+	good := hostConfig + more + nvaPeers(1)
+	b := newBed(t, 1, good)
+	mine := prefixes(nva.IPv4, 150)
+	last := mine[149]
+	connect := func() *nva.Session {
+		t.Helper()
+		s := b.nvas(t, 1)[0]
+		announce(t, s, nva.Attrs{NextHop: lab.SeedNVA(0)}, mine...)
+		must(t, s.EndOfRIB(nva.IPv4))
+		must(t, s.EndOfRIB(nva.IPv6))
+		b.route(t, last, lab.SeedNVA(0))
+		return s
+	}
+	s := connect()
+
+	for name, file := range map[string]string{
+		"freeze": hostConfig + more + nvaPeers(1, "prefix-limit: {max: 20, action: freeze}"),
+		"close":  hostConfig + more + nvaPeers(1, "prefix-limit: 149"),
+		"total":  hostConfig + more + "prefix-limit-total: 20\n" + nvaPeers(1),
+	} {
+		t.Run("limit, "+name, func(t *testing.T) {
+			must(t, b.d.SetConfig(file))
+			n := 130
+			if name == "close" {
+				n = 150
+			}
+			_, stderr, exit, err := b.d.CLI(within(t), "reload")
+			if err != nil || exit != 1 || !strings.Contains(stderr, fmt.Sprintf("%d of 150", n)) {
+				t.Errorf("nexthopctl reload: exit status %d, %v\n%s", exit, err, stderr)
+			}
+			b.held(t, n, last, fmt.Sprintf("would remove %d of 150", n))
+			b.route(t, last, lab.SeedNVA(0))
+			must(t, b.d.SetConfig(good))
+			b.cli(t, "reload")
+			b.held(t, 0, last)
+		})
+	}
+
+	t.Run("resync", func(t *testing.T) {
+		group := b.objects(t).routes[last]
+		strangers := prefixes(nva.IPv4, 600)[300:]
+		var script strings.Builder
+		for _, p := range strangers {
+			fmt.Fprintf(&script, "route add %s nhid %s proto 165 metric 20\n", p, group)
+		}
+		b.batch(t, script.String())
+		out := b.cli(t, "resync")
+		b.held(t, 300, strangers[299], "300 of the 450 routes", "marked as ours")
+		if !strings.Contains(out, "nexthopctl resume") {
+			t.Errorf("nexthopctl resync:\n%s", out)
+		}
+		b.logged(t, "routes-kept", `"routes":300`)
+		b.route(t, strangers[299], lab.SeedNVA(0))
+		if out := b.cli(t, "resume"); !strings.Contains(out, "300 of the 450 routes") {
+			t.Errorf("nexthopctl resume:\n%s", out)
+		}
+		b.cli(t, "resume", "--yes")
+		b.route(t, strangers[299])
+		b.route(t, last, lab.SeedNVA(0))
+		b.held(t, 0, last)
+	})
+
+	t.Run("start", func(t *testing.T) {
+		must(t, b.d.Stop())
+		must(t, b.d.SetConfig(strings.Replace(good, "10.1.0.0/16", "10.1.0.0/16, 100.0.0.0/8", 1)))
+		must(t, b.d.Launch(within(t)))
+		s = connect()
+		b.held(t, 150, last, "the configuration at the start")
+		b.logged(t, "routes-kept", `"reason":"sweep"`)
+		b.route(t, last, lab.SeedNVA(0))
+		must(t, b.d.SetConfig(good))
+		b.cli(t, "reload")
+		b.held(t, 0, last)
+	})
+
+	// The death of the peer takes them all without a question.
+	s.Reset()
+	b.route(t, last)
 }

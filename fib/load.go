@@ -15,7 +15,7 @@ var unknownLeg = Leg{IfIndex: -1}
 // other than believed. Anything Plan emitted before is void.
 //
 // Groups and routes of an earlier run are adopted: while the hold is on they stay,
-// afterwards those that nobody wants are deleted. What was refused keeps its back-off,
+// afterwards those that nobody wants are deleted, but for those that Release kept. What was refused keeps its back-off,
 // unless the refusal was due to beliefs that turn out to be wrong.
 func (t *Table) Load(s Snapshot) (drift int) {
 	clear(t.steps)

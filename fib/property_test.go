@@ -117,7 +117,7 @@ func (w *storm) step() {
 			w.stale, w.host = false, false
 		} else {
 			w.logf("release")
-			w.tab.Release()
+			w.tab.Release(nil)
 		}
 	default:
 		w.someCycle()
@@ -246,7 +246,7 @@ func TestAnyInterleaving(t *testing.T) {
 			}
 			w.logf("settle")
 			w.refuse, w.stop = nil, nil
-			w.tab.Release()
+			w.tab.Release(nil)
 			w.host, w.stale = true, true
 			w.lookAround()
 			w.settle()
@@ -297,7 +297,7 @@ func (w *storm) restartsWithoutAWrite() {
 	if n := w.run(); n != 0 {
 		w.fatalf("%d writes during the hold, want none", n)
 	}
-	if n := w.tab.Release(); n != 0 {
+	if n := w.tab.Release(nil); n != 0 {
 		w.fatalf("Release would delete %d routes, want none", n)
 	}
 	if n := w.run(); n != 0 {

@@ -234,7 +234,7 @@ func TestRestart(t *testing.T) {
 				t.Errorf("Unconfirmed() = %d of %d, want 1 of 15", n, of)
 			}
 			clear(s.counts)
-			if n := s.tab.Release(); n != 1 {
+			if n := s.tab.Release(nil); n != 1 {
 				t.Errorf("Release() = %d, want 1", n)
 			}
 			s.run()
@@ -299,7 +299,7 @@ func TestLateLoad(t *testing.T) {
 	if s.tab.Adopted() != 1 {
 		t.Errorf("Adopted() = %d, want 1", s.tab.Adopted())
 	}
-	s.tab.Release()
+	s.tab.Release(nil)
 	s.run()
 	s.check()
 }
@@ -351,7 +351,7 @@ func TestClassicTakesOver(t *testing.T) {
 	s.k = s.m.Open(owner, true)
 	s.start(true)
 	many(s, 5, map[fib.Source]path{0: {a4, 0}, 1: {b4, 0}})
-	s.tab.Release()
+	s.tab.Release(nil)
 	s.run()
 	s.check()
 	if snap := s.dump(); len(snap.Groups)+len(snap.NextHops) != 0 {

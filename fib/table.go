@@ -55,7 +55,7 @@ type Table struct {
 	changed  []*group       // groups whose legs are to be rewritten
 	probes   []Leg          // of bad: to be tried again
 	present  int            // routes of ours in the kernel
-	adopted  int            // of those, found during the hold and not confirmed yet
+	adopted  int            // of those, found during a hold and not confirmed yet
 	hold     bool
 	sweep    bool      // unused groups or next hops may exist
 	retryAt  time.Time // nothing refused is due before; zero: nothing waits
@@ -77,7 +77,8 @@ type Table struct {
 type route struct {
 	want *group // what it should use; nil: it should not be there
 	have *group // what the kernel's route names; nil: it is not there
-	// adopted: found in the kernel during the hold, and not confirmed by a peer yet.
+	// adopted: found in the kernel during a hold, and not confirmed by a peer yet. After it,
+	// nothing but a route that Release kept is.
 	adopted bool
 	queued  bool
 	lost    bool // somebody did something to it (Lost), and it is not written since
@@ -207,9 +208,10 @@ func (t *Table) touch(prefix netip.Prefix, r *route) {
 		}
 		return
 	}
-	if r.adopted && t.hold {
+	if r.adopted && (t.hold || r.excess()) {
 		return // Release looks at it again
 	}
+	t.adopt(r, false) // somebody wants it: what it is now is no concern any more
 	if !r.queued {
 		r.queued = true
 		t.pending = append(t.pending, prefix)
@@ -463,46 +465,6 @@ func (t *Table) probe(l Leg) {
 		t.probes = append(t.probes, l)
 	}
 }
-
-// Release ends the hold: what no peer has confirmed is changed or deleted now. It
-// returns how many routes are going to be deleted.
-func (t *Table) Release() int {
-	if !t.hold {
-		return 0
-	}
-	t.hold = false
-	t.sweep = true
-	n := 0
-	for p, r := range t.routes {
-		if r.adopted {
-			t.adopt(r, false)
-			if r.excess() {
-				n++
-			}
-			t.touch(p, r)
-		}
-	}
-	return n
-}
-
-// excess tells whether the kernel has the route and should not.
-func (r *route) excess() bool { return r.have != nil && r.target() == nil && r.blocked() == nil }
-
-// Unconfirmed returns how many routes a Release would delete, of how many there are.
-func (t *Table) Unconfirmed() (n, of int) {
-	for _, r := range t.routes {
-		if r.excess() {
-			n++
-		}
-	}
-	return n, t.present
-}
-
-// Adopted is the number of routes that the hold keeps as an earlier run left them.
-func (t *Table) Adopted() int { return t.adopted }
-
-// Held tells whether the hold is on.
-func (t *Table) Held() bool { return t.hold }
 
 // Lost says that somebody deleted or wrote the kernel's route for prefix. The next Plan
 // tries to put ours back. Where another route has the key, it is left alone and reported

@@ -149,7 +149,7 @@ func TestBlackhole(t *testing.T) {
 			s.announce(p, 0, forward, 0)
 			s.announce(p, 1, fib.Discard, 0)
 			wantWrites(t, "adopted", s.writes(), nil)
-			s.tab.Release()
+			s.tab.Release(nil)
 			expect("after a restart", fib.Discard)
 			s.source(1, fib.SourceDown)
 			expect("its peer lost", forward)

@@ -80,7 +80,7 @@ var (
 	descFIBNextHops = ofFIB("nexthops", "Next hops of ours in the kernel.", gauge)
 	descFIBNoAnswer = ofFIB("nexthops_unanswered", "Next hops that do not answer ARP or neighbour discovery.", gauge)
 	descFIBObjects  = ofFIB("nexthop_objects_enabled", "1 when routes name next-hop groups, 0 when they carry their next hops themselves (classic mode).", gauge)
-	descFIBHeld     = ofFIB("held_routes", "Installed routes that a changed configuration would remove, which is held back for that (fib.blast-radius).", gauge)
+	descFIBHeld     = ofFIB("held_routes", "Installed routes that should be removed, too many at once: that waits for nexthopctl resume (fib.blast-radius).", gauge)
 	descFIBSweep    = ofFIB("sweep_pending", "1 while routes of an earlier run are kept because the peers were not all heard yet, else 0.", gauge)
 	descFIBPersist  = ofFIB("persisted_paths", "Paths that are kept, unconfirmed, although all sessions are lost (fib.persist).", gauge)
 	descFIBSync     = ofFIB("last_sync_timestamp_seconds", "Unix time of the last full comparison with the kernel; absent before the first.", gauge)

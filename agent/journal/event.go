@@ -218,7 +218,7 @@ var (
 		ID: "6dbbfe9a075a40748bcc5a3965be33d2", Name: "operator-action", Level: slog.LevelWarn,
 		Message: "an operator changed something",
 		Fields:  "action (peer) (name) (reason) (routes)",
-		Cause: "Somebody used nexthopctl: ACTION is disable, enable, reset or refresh of the peer, drain, undrain, or flush. What is disabled, drained " +
+		Cause: "Somebody used nexthopctl: ACTION is disable, enable, reset or refresh of the peer, drain, undrain, flush, or resume (of routes that were kept). What is disabled, drained " +
 			"or flushed stays so until it is taken back, or the daemon restarts.",
 		Next: "Nothing, if it was intended. `nexthopctl status` shows what is still in force, and the command that takes it back.",
 	}
@@ -235,6 +235,14 @@ var (
 		Fields:  "routes of share",
 		Cause:   "It is time to remove what no peer announced again, but not a single session is up and ROUTES of OF routes would go, more than `fib.sweep-share` allows: it is probably this host that is cut off.",
 		Next:    "Find out why no session comes up: `nexthopctl doctor`, `nexthopctl peers`. The routes stay until a peer is back.",
+	}
+	RoutesKept = Event{
+		ID: "c3ec304dda3c4e6c927edfe98f8ee270", Name: "routes-kept", Level: slog.LevelError,
+		Message: "too many routes should go at once, and are kept",
+		Fields:  "reason routes installed",
+		Cause: "ROUTES of the INSTALLED routes should be removed at once, more than `fib.blast-radius` allows, and not because a peer is lost or withdrew them. REASON=sweep: a start with a configuration that refuses them, or lacks their peer. " +
+			"Else a comparison with the kernel, begun for REASON, found routes marked as ours that no peer announces. They forward as before; each is taken over as soon as a peer announces its prefix.",
+		Next: "`nexthopctl resume` says what would happen, `nexthopctl resume --yes` removes them. If the configuration is wrong, mend it and reload. `nexthopctl explain PREFIX` tells of a single route.",
 	}
 	Contested = Event{
 		ID: "bc873509b9824053bfd454eaa1351baa", Name: "contested", Level: slog.LevelWarn,
@@ -265,7 +273,7 @@ func Events() []Event {
 		Started, Stopping, Failed, Unhealthy, ConfigApplied, ConfigRefused, ConfigIncomplete, BlastRadius, OperatorAction,
 		SessionUp, SessionDown, RestartExpired, PersistStart, PersistEnd, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning, PrefixLimitReached, DynamicRefused,
 		Failover, NextHopLost, NextHopFound,
-		FIBRefused, ForeignConflict, Contested, Repair, Resync, Swept, SweepHeld,
+		FIBRefused, ForeignConflict, Contested, Repair, Resync, Swept, SweepHeld, RoutesKept,
 	}
 }
 

@@ -36,6 +36,7 @@ func TestMessageIDsAreStable(t *testing.T) {
 		"blast-radius":         "7c1d0b9e5a2f4d36b8e04f6c93a1d2e7",
 		"swept":                "7c440aa4f2fd44a3af217c5d1305bd03",
 		"sweep-held":           "67e00585f07d491f89aad6b124a2f52b",
+		"routes-kept":          "c3ec304dda3c4e6c927edfe98f8ee270",
 		"contested":            "bc873509b9824053bfd454eaa1351baa",
 		"faulty-message":       "37a5300cc24d4544acc5e87b527f8e75",
 		"unhealthy":            "78afe0108c004a1f9f33f2a9002f574d",

@@ -49,7 +49,8 @@ type FIBStatus struct {
 	Prefixes       int    `json:"prefixes"`  // known from any peer
 	Desired        int    `json:"desired"`   // should be installed
 	Installed      int    `json:"installed"` // are
-	Held           int    `json:"held"`      // would be removed by a configuration that waits for a resume
+	Held           int    `json:"held"`      // their removal waits for a resume
+	Kept           int    `json:"kept"`      // of those, not because of a reload
 	Single         int    `json:"single"`    // of the desired, those that one peer alone forwards
 	// Rejected counts prefixes that are known and not installed, by reason.
 	Rejected map[string]int `json:"rejected"`
@@ -323,8 +324,9 @@ type Reload struct {
 
 // Resync answers a request to compare everything with the kernel.
 type Resync struct {
-	Routes      int `json:"routes"`      // of ours, found in the kernel
-	Differences int `json:"differences"` // found, and written right after
+	Routes      int `json:"routes"`         // of ours, found in the kernel
+	Differences int `json:"differences"`    // found, and written right after
+	Kept        int `json:"kept,omitempty"` // too many to be removed without a resume
 }
 
 // Done answers a request that changed something: one sentence for people.

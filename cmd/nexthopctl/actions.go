@@ -75,6 +75,9 @@ missed something. With --install, it ends what flush began.`,
 				return c.printJSON(raw)
 			}
 			fmt.Fprintf(c.out, "compared %s of ours in the kernel: %s\n", plural(r.Routes, "route"), differences(r.Differences))
+			if r.Kept > 0 {
+				fmt.Fprintf(c.out, "kept %s that should go, too many at once for fib.blast-radius: nexthopctl resume\n", plural(r.Kept, "route"))
+			}
 			return nil
 		},
 	}
@@ -86,10 +89,12 @@ func (c *cli) resumeCommand() *cobra.Command {
 	var yes bool
 	cmd := &cobra.Command{
 		Use:   "resume",
-		Short: "A configuration that is held back because it removes too many routes: show it, or apply it",
+		Short: "What is held back because it removes too many routes at once: show it, or do it",
 		Long: `A reload that would remove more of the installed routes at once than fib.blast-radius
-allows changes nothing, and waits. Show what it would do, and with --yes do it. To take
-it back instead, mend the file and reload.`,
+allows changes nothing, and waits. So do routes that a start with another configuration,
+or a comparison with the kernel, would remove without a peer being lost: they are kept.
+Show what would be done, and with --yes do it. To take it back instead, mend the file and
+reload.`,
 		Example: `  nexthopctl resume
   nexthopctl resume --yes`,
 		Args:              noArgs,
@@ -99,7 +104,7 @@ it back instead, mend the file and reload.`,
 			return c.done(cmd, status.PathResume, status.ResumeRequest{Yes: yes})
 		},
 	}
-	cmd.Flags().BoolVar(&yes, "yes", false, "apply it")
+	cmd.Flags().BoolVar(&yes, "yes", false, "do it")
 	return cmd
 }
 
