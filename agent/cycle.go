@@ -81,6 +81,7 @@ func (a *Agent) cycle(now time.Time) time.Duration {
 	a.probe(now, &again)
 	a.persisting(now, &again)
 	a.expireStale(now, &again)
+	a.longLives()
 
 	a.auditIfDue(now, &again)
 	a.syncIfDue(&again)

@@ -75,7 +75,7 @@ func (a *Agent) explainNow(x *status.Explanation, prefix netip.Prefix, addr neti
 	for i, v := range j.verdicts {
 		p := status.ExplainPath{Path: a.path(&j, i, a.resolver), Detail: v.Detail, Rule: v.Rule, Resolution: a.resolution(v.Attrs.NextHop)}
 		switch v.Reason {
-		case rib.LocalPrefLow, rib.ASPathLonger, rib.OriginWorse, rib.MEDHigher, rib.StalePath, rib.MaxPaths, rib.Blackholed:
+		case rib.LongLivedStale, rib.LocalPrefLow, rib.ASPathLonger, rib.OriginWorse, rib.MEDHigher, rib.StalePath, rib.MaxPaths, rib.Blackholed:
 			p.Step = p.Reason
 		}
 		p.ECMP = p.Installed && len(j.entry.Kernel) > 1

@@ -26,6 +26,11 @@ type peer struct {
 	// latest.
 	graceful   bool
 	staleUntil time.Time
+	// longLived: it restarts for longer than a restart takes, and some of its paths are long-lived
+	// stale, until staleUntil. agreed is what the session agreed on about that; told is what
+	// the operator knows, and the loop's.
+	longLived, told bool
+	agreed          []session.LongLived
 	// offered is what the session makes of the peer as a source of the FIB. It counts
 	// only while the peer is not silenced: BFD found the path to it dead.
 	offered  fib.SourceState
@@ -54,6 +59,15 @@ func (p *peer) heard() bool {
 	known := len(p.families) > 0
 	return (p.eor4 || known && !slices.Contains(p.families, session.IPv4)) &&
 		(p.eor6 || known && !slices.Contains(p.families, session.IPv6))
+}
+
+// preserved tells whether the peer of a session that came up has kept its forwarding state
+// for what is stale of a family (RFC 4724 section 4.2, RFC 9494 section 4.2).
+func (p *peer) preserved(e session.Event, f session.Family) bool {
+	if p.longLived {
+		return slices.ContainsFunc(e.LongLived, func(x session.LongLived) bool { return x.Family == f && x.Preserved })
+	}
+	return slices.Contains(e.Preserved, f)
 }
 
 // registry finds peers by address and by source. The loop changes it, with mu held: the
@@ -258,10 +272,10 @@ func (a *Agent) Session(e session.Event) {
 	a.inbox.stamp(now)
 	switch {
 	case e.State == session.Established:
-		p.local, p.remoteID, p.families = e.LocalAddress, e.RemoteID, e.Families
+		p.local, p.remoteID, p.families, p.agreed = e.LocalAddress, e.RemoteID, e.Families, e.LongLived
 		p.eor4, p.eor6, p.up = false, false, true
 		for _, f := range bothFamilies {
-			if !p.kept && !slices.Contains(e.Preserved, f) {
+			if !p.kept && !p.preserved(e, f) {
 				a.dropStale(p, f)
 			}
 		}
@@ -275,7 +289,7 @@ func (a *Agent) Session(e session.Event) {
 	case e.Previous == session.Established && (e.Graceful || p.kept):
 		p.eor4, p.eor6, p.up = false, false, false
 		a.inbox.source(p, fib.SourceStale, "", now)
-		if !p.kept {
+		if !p.kept && !p.longLived {
 			p.staleUntil = now.Add(p.cfg.GracefulRestart.StaleTime)
 			// RFC 4724 section 4.2: what is stale since the restart before goes now.
 			for _, f := range bothFamilies {
@@ -287,8 +301,10 @@ func (a *Agent) Session(e session.Event) {
 		a.restarted(p, now) // there was nothing to keep
 	case e.Previous == session.Established:
 		p.eor4, p.eor6, p.up = false, false, false
-		p.graceful = false
+		p.graceful, p.longLived = false, false
 		a.inbox.source(p, fib.SourceDown, "session", now)
+	case e.Outlasted && p.graceful && !p.kept:
+		a.outlast(p, now)
 	}
 	a.mu.Unlock()
 	a.wake()

@@ -88,7 +88,7 @@ func (a *Agent) path(j *judgement, i int, resolver *fib.Resolver) status.Path {
 	at := v.Path.Attrs
 	row := pathRow(j.prefix, at)
 	row.SourcePeer, row.Origin, row.Weight = addr.String(), "EBgp", weightLearned
-	row.Peer, row.Best, row.Stale = name, v.Best, v.Path.Stale
+	row.Peer, row.Best, row.Stale, row.LongLivedStale = name, v.Best, v.Path.Stale, v.Path.LongLived
 	row.Since = time.Unix(v.Path.Since, 0)
 	row.Reason = string(v.Reason)
 	if l := j.local[i]; l.IsValid() {

@@ -46,7 +46,7 @@ func (a *Agent) persist(p *peer, now time.Time) bool {
 	if a.persistence.until.IsZero() {
 		a.persistence = persistence{until: now.Add(a.cfg.FIB.Persist)}
 	}
-	p.kept, p.staleUntil = true, a.persistence.until
+	p.kept, p.longLived, p.staleUntil = true, false, a.persistence.until
 	a.inbox.source(p, fib.SourceStale, "", now)
 	return true
 }

@@ -26,12 +26,14 @@ type chaos struct {
 	prefixes []netip.Prefix
 	up       map[netip.Addr]bool
 	told     map[netip.Addr]map[netip.Prefix]*announced // and not withdrawn
+	outlast  map[netip.Addr]bool                        // away for longer than a restart takes, and something is stale still
 }
 
 // announced is a path as the peer knows it.
 type announced struct {
 	attrs *rib.Attrs
 	stale bool // before a graceful restart, and not again since
+	long  bool // long-lived stale
 }
 
 func (c *chaos) prefix() netip.Prefix { return c.prefixes[c.rng.IntN(len(c.prefixes))] }
@@ -65,10 +67,38 @@ func (c *chaos) change(p netip.Addr) {
 		if c.rng.IntN(20) == 0 {
 			at.ASPath[0].ASNs[0] = 65515
 		}
+		if c.rng.IntN(20) == 0 {
+			at.Communities = []uint32{65535<<16 | 7} // NO_LLGR
+		}
 		c.told[p][x] = &announced{attrs: at}
 		changes = append(changes, rib.Change{Prefix: x, Attrs: at})
 	}
 	c.a.Learned(p, changes)
+}
+
+// outlasts is what the speaker does when a restart takes longer than it should.
+func (c *chaos) outlasts(p netip.Addr) {
+	for x, path := range c.told[p] {
+		switch {
+		case !path.stale || path.long:
+		case len(path.attrs.Communities) > 0:
+			delete(c.told[p], x)
+		default:
+			path.long = true
+		}
+	}
+	c.outlast[p] = c.stale(p)
+	c.a.Session(session.Event{Peer: p, At: time.Now(), State: session.Idle, Previous: session.Active, Outlasted: true})
+}
+
+// stale tells whether paths of a peer are.
+func (c *chaos) stale(p netip.Addr) bool {
+	for _, path := range c.told[p] {
+		if path.stale {
+			return true
+		}
+	}
+	return false
 }
 
 func (c *chaos) session(p netip.Addr) {
@@ -81,6 +111,7 @@ func (c *chaos) session(p netip.Addr) {
 		} else { // its forwarding state is lost
 			c.dropStale(p)
 		}
+		e.LongLived = []session.LongLived{{Family: session.IPv4, Time: 100 * time.Hour, Preserved: len(e.Preserved) > 0}}
 		c.a.Session(e)
 		return
 	}
@@ -91,7 +122,7 @@ func (c *chaos) session(p netip.Addr) {
 	c.pause()
 	if !e.Graceful {
 		c.withdrawAll(p)
-	} else {
+	} else if !c.outlast[p] || !c.stale(p) {
 		c.dropStale(p) // of the restart before
 	}
 	c.a.Session(e)
@@ -141,6 +172,10 @@ func (c *chaos) model() (*rib.Table, func(fib.Source) fib.SourceState) {
 			table.Update(src, []rib.Change{{Prefix: x, Attrs: path.attrs}}, 0)
 			if path.stale {
 				states[src] = fib.SourceStale
+			}
+			if path.long {
+				paths := table.Paths(x)
+				paths[slices.IndexFunc(paths, func(x rib.Path) bool { return x.Source == src })].LongLived = true
 			}
 		}
 	}
@@ -210,7 +245,7 @@ func (c *chaos) pause() {
 }
 
 func (c *chaos) step() {
-	switch n := c.rng.IntN(20); {
+	switch n := c.rng.IntN(21); {
 	case n < 9:
 		if p := c.peer(); c.up[p] {
 			c.change(p)
@@ -223,9 +258,13 @@ func (c *chaos) step() {
 		} else {
 			c.withdrawAll(p)
 		}
-	case n < 17:
-		c.host()
+	case n < 14:
+		if p := c.peer(); !c.up[p] {
+			c.outlasts(p)
+		}
 	case n < 18:
+		c.host()
+	case n < 19:
 		c.fault()
 	}
 	c.pause()
@@ -241,6 +280,7 @@ func TestProperty(t *testing.T) {
 			cfg.Peers = append(cfg.Peers, config.Peer{Name: "third", Address: addr("10.1.0.6"), ASN: nvaASN})
 			for i := range cfg.Peers {
 				cfg.Peers[i].GracefulRestart.StaleTime = 24 * time.Hour
+				cfg.Peers[i].GracefulRestart.LongLived = 24 * time.Hour
 			}
 			cfg.FIB.NextHopObjects = !classic
 			m, eth0 := newHost()
@@ -248,6 +288,7 @@ func TestProperty(t *testing.T) {
 				rng:      rand.New(rand.NewPCG(seed, 1)),
 				prefixes: append(many(12), prefix("172.16.0.0/24"), prefix("10.1.9.0/24"), prefix("0.0.0.0/0")),
 				up:       map[netip.Addr]bool{}, told: map[netip.Addr]map[netip.Prefix]*announced{},
+				outlast: map[netip.Addr]bool{},
 			}
 			for _, p := range cfg.Peers {
 				c.told[p.Address] = map[netip.Prefix]*announced{}
@@ -260,6 +301,7 @@ func TestProperty(t *testing.T) {
 				if run == 0 {
 					_ = c.stop()
 					clear(c.up)
+					clear(c.outlast)
 					for _, told := range c.told {
 						clear(told)
 					}

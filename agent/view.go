@@ -61,6 +61,9 @@ func (a *Agent) Status(ctx context.Context) (status.Status, error) {
 			if p.Restarting {
 				problem("nexthopctl learned "+p.Name, "peer %s (%s) is back from a restart and has not announced everything again: the rest is kept as stale", p.Name, p.Address)
 			}
+		case p.Restarting && p.LongLivedUntil != nil:
+			problem("nexthopctl learned "+p.Name, "peer %s (%s) is away for longer than a restart takes: %d path%s kept as the last choice until %s (long-lived)",
+				p.Name, p.Address, p.LongLivedStale, plural(p.LongLivedStale, " is", "s are"), p.LongLivedUntil.Format(time.DateTime))
 		case p.Restarting:
 			problem("nexthopctl learned "+p.Name, "peer %s (%s) is restarting: its routes are kept as stale", p.Name, p.Address)
 		default:
@@ -176,6 +179,10 @@ func (a *Agent) Peers() []status.Peer {
 			PeerCapabilities: i.PeerCapabilities, LastDown: i.LastDown.Text, Warning: i.Warning, BFD: a.bfdState(p.cfg.Address),
 		}
 		s.Refused = a.refused.of(p.source)
+		if s.LongLivedStale = a.rib.LongLived(p.source); p.longLived {
+			until := p.staleUntil
+			s.LongLivedUntil = &until
+		}
 		// What was refused counts what was ranked so far.
 		four, six := status.Prefixes{Received: received.IPv4, Accepted: max(received.IPv4-refused.IPv4, 0)},
 			status.Prefixes{Received: received.IPv6, Accepted: max(received.IPv6-refused.IPv6, 0)}

@@ -54,6 +54,7 @@ var (
 	descPeerState      = ofPeer("state", "1 for the state that the BGP session is in (RFC 4271 section 8.2.2), 0 for each of the others.", gauge, "state")
 	descPeerShutdown   = ofPeer("shutdown", "1 when the peer is shut down by configuration or by an operator, else 0.", gauge)
 	descPeerRestarting = ofPeer("restarting", "1 while the peer restarts gracefully and its stale routes are kept, else 0.", gauge)
+	descPeerLongLived  = ofPeer("long_lived_stale_paths", "Paths of the peer that are long-lived stale: it is away for longer than a restart takes, and they are the last choice (RFC 9494).", gauge)
 	descPeerReceived   = ofPeer("prefixes_received", "Prefixes that the peer announces, by address family (ipv4, ipv6).", gauge, "family")
 	descPeerAccepted   = ofPeer("prefixes_accepted", "Prefixes that the peer announces and that may be used (not refused by a loop check, filter or limit), by address family.", gauge, "family")
 	descPeerAdvertised = ofPeer("prefixes_advertised", "Prefixes that are announced to the peer, by address family, as of the last second or two; absent while they are not counted: in the first moment of a session, and where more than 50,000 paths are known.", gauge, "family")
@@ -89,7 +90,7 @@ var (
 
 	allSeries = []series{
 		descReady,
-		descPeerInfo, descPeerUp, descPeerState, descPeerShutdown, descPeerRestarting, descPeerReceived, descPeerAccepted, descPeerAdvertised, descPeerRefused,
+		descPeerInfo, descPeerUp, descPeerState, descPeerShutdown, descPeerRestarting, descPeerLongLived, descPeerReceived, descPeerAccepted, descPeerAdvertised, descPeerRefused,
 		descPeerLimit, descPeerBeyond,
 		descPeerFlaps, descPeerMsgIn, descPeerMsgOut, descPeerFaults, descPeerSince,
 		descFIBInfo, descFIBRoutes, descFIBRejected, descFIBSingle, descFIBGroups, descFIBNextHops, descFIBNoAnswer, descFIBObjects, descFIBSweep, descFIBHeld, descFIBPersist, descFIBSync,
@@ -163,6 +164,7 @@ func (s sink) peer(p status.Peer) {
 	s.flag(descPeerUp, up, addr, as)
 	s.flag(descPeerShutdown, p.Shutdown, addr, as)
 	s.flag(descPeerRestarting, p.Restarting, addr, as)
+	s.count(descPeerLongLived, p.LongLivedStale, addr, as)
 	for _, state := range session.States {
 		s.flag(descPeerState, p.State == string(state), addr, as, string(state))
 	}

@@ -53,7 +53,7 @@ func seedCase() *fakeSource {
 			{
 				// Since is that of Active; the local address is left over from the last session.
 				Name: "bird", Address: netip.MustParseAddr("10.1.0.5"), ASN: 65147, State: "Active", Since: &since,
-				LocalAddress: &local, Shutdown: true, Restarting: true,
+				LocalAddress: &local, Shutdown: true, Restarting: true, LongLivedStale: 3,
 			},
 		},
 		bfd: status.BFD{
@@ -119,6 +119,10 @@ nexthopd_bgp_peer_prefixes_received{family="ipv6",peer="10.1.0.4",peer_as="65147
 # TYPE nexthopd_bgp_peer_restarting gauge
 nexthopd_bgp_peer_restarting{peer="10.1.0.4",peer_as="65147"} 0
 nexthopd_bgp_peer_restarting{peer="10.1.0.5",peer_as="65147"} 1
+# HELP nexthopd_bgp_peer_long_lived_stale_paths Paths of the peer that are long-lived stale: it is away for longer than a restart takes, and they are the last choice (RFC 9494).
+# TYPE nexthopd_bgp_peer_long_lived_stale_paths gauge
+nexthopd_bgp_peer_long_lived_stale_paths{peer="10.1.0.4",peer_as="65147"} 0
+nexthopd_bgp_peer_long_lived_stale_paths{peer="10.1.0.5",peer_as="65147"} 3
 # HELP nexthopd_bgp_peer_shutdown 1 when the peer is shut down by configuration or by an operator, else 0.
 # TYPE nexthopd_bgp_peer_shutdown gauge
 nexthopd_bgp_peer_shutdown{peer="10.1.0.4",peer_as="65147"} 0

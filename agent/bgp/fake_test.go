@@ -52,6 +52,7 @@ type fakeOptions struct {
 	families    []bgp.Family // whose forwarding state it keeps; nil: both
 	notifies    bool         // RFC 8538
 	lost        bool         // the forwarding state was not kept over the restart
+	longLived   []uint32     // RFC 9494: for how long, IPv4 and IPv6
 	noOpen      bool         // only connects
 }
 
@@ -105,6 +106,13 @@ func (f *fake) handshake(from netip.Addr, o fakeOptions) error {
 			o.restartTime = 60
 		}
 		caps = append(caps, bgp.NewCapGracefulRestart(false, o.notifies, o.restartTime, tuples))
+		var long []*bgp.CapLongLivedGracefulRestartTuple
+		for i, seconds := range o.longLived {
+			long = append(long, bgp.NewCapLongLivedGracefulRestartTuple(o.families[i], !o.lost, seconds))
+		}
+		if long != nil {
+			caps = append(caps, bgp.NewCapLongLivedGracefulRestart(long))
+		}
 	}
 	if !o.id.IsValid() {
 		o.id = from

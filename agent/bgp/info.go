@@ -236,6 +236,12 @@ func capabilityNames(list []bgp.ParameterCapabilityInterface) []string {
 				text += " " + bgp.NewFamily(t.AFI, t.SAFI).String()
 			}
 			names = append(names, text)
+		case *bgp.CapLongLivedGracefulRestart:
+			text := "long-lived-graceful-restart"
+			for _, t := range c.Tuples {
+				text += fmt.Sprintf(" %s %ds", bgp.NewFamily(t.AFI, t.SAFI), t.RestartTime)
+			}
+			names = append(names, text)
 		case *bgp.CapFourOctetASNumber:
 			names = append(names, fmt.Sprintf("4-octet-as %d", c.CapValue))
 		default:

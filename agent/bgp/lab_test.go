@@ -160,7 +160,11 @@ func (r *recorder) EndOfRIB(peer netip.Addr, f Family) {
 func (r *recorder) Session(e SessionEvent) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.events[e.Peer] = append(r.events[e.Peer], string(e.State))
+	what := string(e.State)
+	if e.Outlasted {
+		what += " outlasted"
+	}
+	r.events[e.Peer] = append(r.events[e.Peer], what)
 	r.last[e.Peer] = e
 	if e.Down.Cause != "" {
 		r.downs[e.Peer] = append(r.downs[e.Peer], e)

@@ -33,6 +33,7 @@ const (
 	logHoldExpired = "hold timer expired"
 	logMD5         = "failed to set md5"
 	logStranger    = "Can't find configuration for a new passive connection"
+	logOutlived    = "LLGR restart timer expired"
 )
 
 // levels are the records that we pass on with another level than the usual: an Info of
@@ -156,6 +157,9 @@ func (s *Speaker) heard(addr netip.Addr, message string, fields map[string]slog.
 	switch message {
 	case logPeerDown:
 		s.sessionLost(addr, fields["Reason"].String())
+		return
+	case logOutlived:
+		s.outlived(addr)
 		return
 	case logPeerUp, logSent, logReceived, logHoldExpired, logMD5:
 	default:

@@ -186,7 +186,11 @@ func (s *Speaker) adjustPeer(p *peer, old config.Peer, was bool) error {
 	if was == is {
 		return nil
 	}
-	return s.setAdmin(p, !is, DownReason{Cause: "operator", Text: "shut down in the configuration"})
+	err := s.setAdmin(p, !is, DownReason{Cause: "operator", Text: "shut down in the configuration"})
+	if err == nil && is {
+		s.forgetLongLived(p)
+	}
+	return err
 }
 
 // updateAnnouncements applies what a peer's new configuration says of paths.
@@ -253,6 +257,9 @@ func (s *Speaker) administer(addr netip.Addr, down bool, why DownReason) error {
 	s.mu.Unlock()
 	if err := s.setAdmin(p, !down, why); err != nil {
 		return fmt.Errorf("%s peer %s: %w", verb, addr, err)
+	}
+	if down {
+		s.forgetLongLived(p)
 	}
 	return nil
 }
@@ -420,6 +427,7 @@ func (s *Speaker) peerConfig(c config.Peer) (*api.Peer, error) {
 			DeferralTime:        uint32(deferral(c) / time.Second),
 			NotificationEnabled: true, // RFC 8538
 			LocalRestarting:     c.GracefulRestart.Enabled && s.restarting(c),
+			LonglivedEnabled:    longLives(c),
 		},
 	}
 	if c.LocalAddress.IsValid() {
@@ -435,6 +443,9 @@ func (s *Speaker) peerConfig(c config.Peer) (*api.Peer, error) {
 		p.AfiSafis = append(p.AfiSafis, &api.AfiSafi{
 			Config:            &api.AfiSafiConfig{Family: f, Enabled: true},
 			MpGracefulRestart: &api.MpGracefulRestart{Config: &api.MpGracefulRestartConfig{Enabled: c.GracefulRestart.Enabled}},
+			LongLivedGracefulRestart: &api.LongLivedGracefulRestart{Config: &api.LongLivedGracefulRestartConfig{
+				Enabled: longLives(c), RestartTime: uint32(c.GracefulRestart.LongLived / time.Second),
+			}},
 		})
 	}
 	return p, nil

@@ -309,6 +309,7 @@ type peer struct {
 	// restartable are the families that GoBGP keeps when the session is lost. It never
 	// forgets one while the peer exists (see checkRestart).
 	restartable map[Family]bool
+	longLived   longLived
 	// notifies: the peer set the N bit of RFC 8538. GoBGP never forgets that either.
 	notifies bool
 

@@ -161,6 +161,7 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 		}
 		event.Down, event.Graceful, forget = d.reason, d.graceful, d.forget
 		p.info.Flaps++
+		p.longLived.kept = d.graceful
 		p.info.EstablishedAt = time.Time{}
 		p.info.LocalAddress, p.info.RemoteID = netip.Addr{}, netip.Addr{}
 		p.info.HoldTime, p.info.Keepalive = 0, 0
@@ -174,6 +175,7 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 		}
 		event.Down = downReason(reason, n, false, p.expect)
 		p.expect = DownReason{}
+		event.Outlasted = !p.info.AdminDown && p.longLived.outlasts()
 	case state == OpenConfirm:
 		s.expectGap(p, at)
 	case state == Established:
@@ -192,9 +194,11 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 	if state == Established {
 		g := restartCapability(e.Peer.State.RemoteCap)
 		event.Preserved = preserved(g)
-		again = s.restartableLost(p, g)
+		event.LongLived = longLivedOf(p.cfg, e.Peer.State.RemoteCap, g)
+		again = p.longLived.established(event.LongLived)
+		again = s.restartableLost(p, g) || again
 	}
-	tell := state != event.Previous
+	tell := state != event.Previous || event.Outlasted
 	p.telling = tell
 	s.mu.Unlock()
 

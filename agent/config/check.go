@@ -166,6 +166,10 @@ func (d *decoder) checkSession(c *Config, p *Peer, path func(key string) string)
 	d.checkMinTTL(path("bfd"), p.BFD.BFDSession)
 	d.checkTimers(p, path("hold-time"), path("keepalive"))
 	d.checkDamping(&p.Damping, path("damping"))
+	if g := &p.GracefulRestart; g.LongLived > 0 && !g.Enabled && d.good(path("graceful-restart.enabled")) {
+		n, _ := d.at(path("graceful-restart.long-lived"))
+		d.fail(n, "%s with enabled: false, allowed: 0s, for it comes after a graceful restart (RFC 9494 section 4.1)", show(g.LongLived))
+	}
 }
 
 // checkDamping relates the thresholds: a path must be able to be held back, and be used

@@ -65,6 +65,10 @@ func TestCompare(t *testing.T) {
 			"branch-to-branch: true -> false\nfib.sweep-after: 120s -> 60s\n" +
 				"fib.on-stop: keep -> flush\nlog.level: INFO -> DEBUG\nsessions reset: none",
 		},
+		"graceful restart": {
+			change("asn: 65147", "asn: 65147, graceful-restart: {stale-time: 1h}", "asn: 65148", "asn: 65148, graceful-restart: {long-lived: 1h}"),
+			"peer a: graceful-restart.stale-time: 360s -> 3600s\npeer b: graceful-restart.long-lived: 0s -> 3600s\nsessions reset: b",
+		},
 		"vnet settings": {
 			change("vnet: {", "vnet: {next-hop: 10.1.2.9, allow-inside-vnet: 10.1.1.0/24, "),
 			"vnet.allow-inside-vnet: none -> 10.1.1.0/24\nvnet.next-hop: none -> 10.1.2.9\nsessions reset: none",

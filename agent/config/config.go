@@ -104,6 +104,9 @@ type GracefulRestart struct {
 	RestartTime time.Duration
 	// StaleTime bounds how long the peer's paths are kept as stale, whatever it asks for.
 	StaleTime time.Duration
+	// LongLived is how long either side keeps the other's paths beyond that, as the last
+	// choice (RFC 9494); 0: not at all.
+	LongLived time.Duration
 }
 
 // PrefixLimit bounds what a peer may announce, counting distinct prefixes.

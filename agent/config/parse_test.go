@@ -116,7 +116,7 @@ peers:
   password-file: `+secret+`
   bfd: {enabled: true, interval: 50ms, multiplier: 5, mode: multihop, min-ttl: 254, strict: true, auth: {type: meticulous-keyed-sha1, key-id: 0, key-file: `+secret+`}}
   damping: {enabled: true, half-life: 5m, suppress: 2000, reuse: 500, max-suppress: 10m}
-  graceful-restart: {enabled: false, restart-time: 1s, stale-time: 24h}
+  graceful-restart: {restart-time: 1s, stale-time: 24h, long-lived: 168h}
   guards: {martian: false, own-address: false, first-as: false, empty-as-path: false, as-set: false, confederation: false,
     private-as: refuse, max-as-path: 0, ipv4-lengths: 8-28, ipv6-lengths: 64}
   role: rs-client
@@ -149,7 +149,7 @@ log: {level: debug, format: json}
 					Enabled: true, Strict: true, BFDSession: BFDSession{
 						Interval: 50 * time.Millisecond, Multiplier: 5, Mode: BFDMultihop, MinTTL: 254,
 						Auth: BFDAuth{Type: BFDMeticulousSHA1, KeyID: 0, KeyFile: secret},
-					}}, Damping: Damping{true, 5 * time.Minute, 2000, 500, 10 * time.Minute}, GracefulRestart: GracefulRestart{RestartTime: time.Second, StaleTime: 24 * time.Hour}, Guards: Guards{PrivateAS: PrivateASRefuse, IPv4: Lengths{8, 28}, IPv6: Lengths{64, 64}}, Role: RoleClient},
+					}}, Damping: Damping{true, 5 * time.Minute, 2000, 500, 10 * time.Minute}, GracefulRestart: GracefulRestart{Enabled: true, RestartTime: time.Second, StaleTime: 24 * time.Hour, LongLived: 168 * time.Hour}, Guards: Guards{PrivateAS: PrivateASRefuse, IPv4: Lengths{8, 28}, IPv6: Lengths{64, 64}}, Role: RoleClient},
 			{Name: "b", Address: netip.MustParseAddr("fd00:1::5"), ASN: 65148, Port: 179, MultihopTTL: 64, GTSM: 2,
 				HoldTime: 10 * time.Second, Keepalive: 3 * time.Second, NextHop: NextHopUnchanged, PasswordFile: secret,
 				PrefixLimit: PrefixLimit{Max: 7, Warning: 75, Action: LimitClose, Idle: 5 * time.Minute},
@@ -305,6 +305,8 @@ func TestMistakes(t *testing.T) {
 		"range of no listener":    {"listen: 10.1.2.4\ndynamic-peers:\n- {range: \"fd00::/64\", name: b, asn: 65148}", "3:11", "listen has no address of its family"},
 		"range long name":         {"dynamic-peers:\n- {range: 10.1.8.0/24, name: a23456789012345678901234, asn: 65148}", "2:30", "allowed: at most 23"},
 		"range name taken":        {"peers: [{name: b-10.1.8.9, address: 10.1.0.4, asn: 65147}]\ndynamic-peers:\n- {range: 10.1.8.0/24, name: b, asn: 65148}", "3:30", "a peer from 10.1.8.9 would have the name of the peer in line 1"},
+		"long-lived too long":     {"peers:\n- {name: b, address: 10.1.0.4, asn: 65147, graceful-restart: {long-lived: 169h}}", "2:75", "graceful-restart.long-lived: 169h is out of range, allowed: 0s, or 1s to 168h"},
+		"long-lived by itself":    {"peers:\n- {name: b, address: 10.1.0.4, asn: 65147, graceful-restart: {enabled: false, long-lived: 1h}}", "2:91", "graceful-restart.long-lived: 3600s with enabled: false"},
 		"peer without name":       {"peers:\n- address: 10.1.0.4\n  asn: 65147", "2:3", "peers[0].name: is missing, allowed: 1 to 63 letters"},
 		"peer without address":    {"peers:\n- name: one\n  asn: 65147", "2:3", "peers[0].address: is missing"},
 		"peer without asn":        {"peers:\n- name: one\n  address: 10.1.0.4", "2:3", "peers[0].asn: is missing"},

@@ -94,6 +94,7 @@ var gracefulRestartKeys = []key[GracefulRestart]{
 	value("enabled", reset, func(g *GracefulRestart) *bool { return &g.Enabled }, boolean),
 	value("restart-time", reset, func(g *GracefulRestart) *time.Duration { return &g.RestartTime }, restartTime),
 	value("stale-time", live, func(g *GracefulRestart) *time.Duration { return &g.StaleTime }, staleTime),
+	value("long-lived", reset, func(g *GracefulRestart) *time.Duration { return &g.LongLived }, longLived),
 }
 
 var bfdKeys = slices.Concat([]key[BFD]{

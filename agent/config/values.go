@@ -68,6 +68,7 @@ var (
 	// RFC 4724 section 3: 12 bits.
 	restartTime        = seconds("1s to 4095s in whole seconds", time.Second, 4095*time.Second, false)
 	staleTime          = seconds("1s to 24h in whole seconds", time.Second, 24*time.Hour, false)
+	longLived          = seconds("0s, or 1s to 168h in whole seconds", time.Second, 168*time.Hour, true)
 	limitIdle          = seconds("1s to 24h in whole seconds", time.Second, 24*time.Hour, false)
 	bfdInterval        = milliseconds("10ms to 60s in whole milliseconds", 10*time.Millisecond, time.Minute)
 	passwordFile       = scalar[string]{"absolute path of a file that others cannot read", parsePasswordFile}

@@ -74,9 +74,25 @@ var (
 		ID: "8833c2c5ba224e8d9d5e903a25db502e", Name: "restart-expired", Level: slog.LevelWarn,
 		Message: "peer took too long to restart",
 		Fields:  "peer name routes",
-		Cause: "The peer announced a graceful restart, or came back to routes that `fib.persist` kept, and did not announce everything again, with its End-of-RIB, within `graceful-restart.stale-time`, or `fib.sweep-after`. " +
+		Cause: "The peer announced a graceful restart, or came back to routes that `fib.persist` kept, and did not announce everything again, with its End-of-RIB, within `graceful-restart.stale-time`, `graceful-restart.long-lived`, or `fib.sweep-after`. " +
 			"ROUTES is how many of its paths were kept until now and are dropped.",
 		Next: "Read the peer's log: it is not back, or does not send End-of-RIB. Where it only needs longer, raise `stale-time`.",
+	}
+	LongLivedStart = Event{
+		ID: "1fd6cd5724b949378e9d3b8814ca4f8f", Name: "long-lived-start", Level: slog.LevelWarn,
+		Message: "peer is away for longer than a restart takes",
+		Fields:  "peer name routes until",
+		Cause: "The peer is not back from its graceful restart within its restart time, or `graceful-restart.stale-time`. As both sides have agreed " +
+			"(`graceful-restart.long-lived`), ROUTES of its paths are kept, until UNTIL, as the last choice: what another peer announces, too, is forwarded there.",
+		Next: "Find out why the peer's BGP is not back. `nexthopctl learned PEER -o wide` shows what is kept, and what of it still carries traffic (INSTALLED).",
+	}
+	LongLivedEnd = Event{
+		ID: "6cd117ae0b7d4e4a93e4fdb5c54b1304", Name: "long-lived-end", Level: LevelNotice,
+		Message: "no path of the peer is long-lived stale any more",
+		Fields:  "peer name back",
+		Cause: "BACK true: the peer's session is up again, and what was kept has been announced again or dropped. false: the time for it is over, or somebody " +
+			"ended it, and it was dropped; `fib.persist` may keep it on.",
+		Next: "Where BACK is false, as for session-down. Otherwise nothing.",
 	}
 	BFDUp = Event{
 		ID: "c5a21ee379d94d19b65a7041f7b8b2ba", Name: "bfd-up", Level: LevelNotice,
@@ -271,7 +287,7 @@ var (
 func Events() []Event {
 	return []Event{
 		Started, Stopping, Failed, Unhealthy, ConfigApplied, ConfigRefused, ConfigIncomplete, BlastRadius, OperatorAction,
-		SessionUp, SessionDown, RestartExpired, PersistStart, PersistEnd, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning, PrefixLimitReached, DynamicRefused,
+		SessionUp, SessionDown, RestartExpired, LongLivedStart, LongLivedEnd, PersistStart, PersistEnd, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning, PrefixLimitReached, DynamicRefused,
 		Failover, NextHopLost, NextHopFound,
 		FIBRefused, ForeignConflict, Contested, Repair, Resync, Swept, SweepHeld, RoutesKept,
 	}
@@ -293,6 +309,7 @@ func Fields() []Field {
 		{"cause", "why a session ended, in a word"},
 		{"reason", "why, in a word or as the other side put it"},
 		{"graceful", "true: the peer keeps forwarding while it restarts (RFC 4724)"},
+		{"back", "true: the peer's session is up again"},
 		{"remote", "the state that the other side last told"},
 		{"failed", "true: the path is dead, and its traffic was moved"},
 		{"milliseconds", "how long nothing had been heard"},

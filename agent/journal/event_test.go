@@ -16,6 +16,8 @@ func TestMessageIDsAreStable(t *testing.T) {
 		"session-up":           "ae2d35535fff47878bf1ae9e78c949aa",
 		"session-down":         "e5d73807f6ab49619cd835acab55bc49",
 		"restart-expired":      "8833c2c5ba224e8d9d5e903a25db502e",
+		"long-lived-start":     "1fd6cd5724b949378e9d3b8814ca4f8f",
+		"long-lived-end":       "6cd117ae0b7d4e4a93e4fdb5c54b1304",
 		"bfd-up":               "c5a21ee379d94d19b65a7041f7b8b2ba",
 		"bfd-down":             "33279885b95147cbab251b4798aa2ffd",
 		"persist-start":        "34acc9266941482ba3b12cdaea2144c2",

@@ -22,22 +22,23 @@ const (
 	ObserveMode   Reason = "observe-mode" // S27
 	Pending       Reason = "pending"      // about to be written
 
-	PrefixLimit  Reason = "prefix-limit"   // S9
-	Filtered     Reason = "filtered"       // S10
-	OwnASInPath  Reason = "own-as-in-path" // S8
-	ASZeroInPath Reason = "as-zero-in-path"
-	PeerDown     Reason = "peer-down"
-	WrongFamily  Reason = "next-hop-family" // an IPv4 next hop for an IPv6 prefix
-	Unreachable  Reason = fib.Unreachable   // S20
-	IsSelf       Reason = fib.IsSelf        // S21
-	Damped       Reason = "damped"
-	StalePath    Reason = "stale" // S17
-	LocalPrefLow Reason = "local-pref-lower"
-	ASPathLonger Reason = "as-path-longer"
-	OriginWorse  Reason = "origin-worse"
-	MEDHigher    Reason = "med-higher"
-	MaxPaths     Reason = "max-paths" // S14
-	Blackholed   Reason = "blackholed"
+	PrefixLimit    Reason = "prefix-limit"   // S9
+	Filtered       Reason = "filtered"       // S10
+	OwnASInPath    Reason = "own-as-in-path" // S8
+	ASZeroInPath   Reason = "as-zero-in-path"
+	PeerDown       Reason = "peer-down"
+	WrongFamily    Reason = "next-hop-family" // an IPv4 next hop for an IPv6 prefix
+	Unreachable    Reason = fib.Unreachable   // S20
+	IsSelf         Reason = fib.IsSelf        // S21
+	Damped         Reason = "damped"
+	StalePath      Reason = "stale" // S17
+	LongLivedStale Reason = "long-lived-stale"
+	LocalPrefLow   Reason = "local-pref-lower"
+	ASPathLonger   Reason = "as-path-longer"
+	OriginWorse    Reason = "origin-worse"
+	MEDHigher      Reason = "med-higher"
+	MaxPaths       Reason = "max-paths" // S14
+	Blackholed     Reason = "blackholed"
 )
 
 // Policy is what the decision needs beside the paths.
@@ -89,8 +90,12 @@ func (p *Policy) Import(pfx netip.Prefix, x Path) (used Path, why Reason, rule s
 	return x, "", rule
 }
 
-// blackhole is the community BLACKHOLE (RFC 7999).
-const blackhole = 65535<<16 | 666
+// Well-known communities.
+const (
+	blackhole = 65535<<16 | 666 // RFC 7999
+	llgrStale = 65535<<16 | 6   // RFC 9494
+	noLLGR    = 65535<<16 | 7
+)
 
 // MayBlackhole tells whether the peer may have the traffic to the prefix dropped: to a
 // single host, where its configuration says so (RFC 7999 section 3.3 wants it strict).
@@ -134,12 +139,19 @@ func (p *Policy) Prefix(pfx netip.Prefix) Reason {
 }
 
 // compare ranks two paths: below 0 when a is preferred, 0 when they share the traffic.
-// RFC 4271 sections 9.1.1 and 9.1.2.2 a to c, with two decisions of ours: paths come from
+// RFC 9494 section 4.3 and RFC 4271 sections 9.1.1 and 9.1.2.2 a to c, with two decisions of ours: paths come from
 // eBGP peers only, so LOCAL_PREF is what an import filter says, and the interior cost has
 // no part; and MED is compared whoever the neighbouring AS is, as GoBGP's multipath does, so that the outcome does
 // not depend on the order in which paths arrived. What remains equal is ECMP: the
 // later steps (d to g) would only break the tie.
-func compare(a, b *Attrs) (int, Reason) {
+func compare(x, y *Path) (int, Reason) {
+	if last := x.last(); last != y.last() {
+		if last {
+			return 1, LongLivedStale
+		}
+		return -1, LongLivedStale
+	}
+	a, b := x.Attrs, y.Attrs
 	if pa, pb := a.localPref(), b.localPref(); pa != pb {
 		if pa > pb {
 			return -1, LocalPrefLow
@@ -161,6 +173,10 @@ func compare(a, b *Attrs) (int, Reason) {
 	return 0, ""
 }
 
+// last tells whether a path is the last choice: it is long-lived stale here, or was where
+// the peer has it from (LLGR_STALE).
+func (x *Path) last() bool { return x.LongLived || slices.Contains(x.Attrs.Communities, llgrStale) }
+
 // Rank appends to buf the ranking of the usable paths of a prefix, in the form that
 // fib.Table.Set takes: the equal-cost tier, the next-best tier, and so on. Reachability
 // and the state of the peers are not its business: the FIB applies them to the whole
@@ -177,7 +193,7 @@ func (p *Policy) Rank(buf []fib.Via, pfx netip.Prefix, paths []Path) ([]fib.Via,
 		}
 	}
 	slices.SortFunc(order, func(a, b Path) int {
-		if c, _ := compare(a.Attrs, b.Attrs); c != 0 {
+		if c, _ := compare(&a, &b); c != 0 {
 			return c
 		}
 		if c := a.Attrs.NextHop.Compare(b.Attrs.NextHop); c != 0 {
@@ -188,7 +204,7 @@ func (p *Policy) Rank(buf []fib.Via, pfx netip.Prefix, paths []Path) ([]fib.Via,
 	tier := 0
 	for i, x := range order {
 		if i > 0 {
-			if c, _ := compare(order[i-1].Attrs, x.Attrs); c != 0 {
+			if c, _ := compare(&order[i-1], &x); c != 0 {
 				tier++
 			}
 		}
@@ -216,7 +232,7 @@ type Verdict struct {
 // kernel took the route.
 func (p *Policy) Judge(pfx netip.Prefix, paths []Path, e fib.Entry, state func(fib.Source) fib.SourceState, resolve func(netip.Addr) fib.Resolution) []Verdict {
 	out := make([]Verdict, len(paths))
-	var best *Attrs // the preferred among the usable
+	var best *Path // the preferred among the usable
 	bestStale := true
 	for i, x := range paths {
 		v := &out[i]
@@ -230,20 +246,21 @@ func (p *Policy) Judge(pfx netip.Prefix, paths []Path, e fib.Entry, state func(f
 		}
 		stale := state(x.Source) == fib.SourceStale
 		if best != nil {
-			if c, _ := compare(v.Attrs, best); c > 0 || c == 0 && (stale || !bestStale) {
+			if c, _ := compare(&used, best); c > 0 || c == 0 && (stale || !bestStale) {
 				continue
 			}
 		}
-		best, bestStale = v.Attrs, stale
+		best, bestStale = &used, stale
 	}
 	for i := range out {
 		v := &out[i]
 		if v.Reason != "" || best == nil {
 			continue
 		}
-		a := v.Attrs
-		if c, step := compare(a, best); c != 0 {
-			v.Reason, v.Detail = step, lost(a, best, step)
+		used := v.Path
+		used.Attrs = v.Attrs
+		if c, step := compare(&used, best); c != 0 {
+			v.Reason, v.Detail = step, lost(v.Attrs, best.Attrs, step)
 			continue
 		}
 		if state(v.Path.Source) == fib.SourceStale && !bestStale {
@@ -318,6 +335,8 @@ func unusable(x Path, e fib.Entry, state func(fib.Source) fib.SourceState, resol
 
 func lost(a, best *Attrs, step Reason) string {
 	switch step {
+	case LongLivedStale:
+		return "it is long-lived stale (RFC 9494): any other path is preferred"
 	case LocalPrefLow:
 		return fmt.Sprintf("local preference %d, the best has %d", a.localPref(), best.localPref())
 	case ASPathLonger:

@@ -29,6 +29,16 @@ func from(src fib.Source, nh string, path ASPath, more ...func(*Attrs)) Path {
 func med(n uint32) func(*Attrs)    { return func(a *Attrs) { a.HasMED, a.MED = true, n } }
 func origin(o Origin) func(*Attrs) { return func(a *Attrs) { a.Origin = o } }
 
+func community(c uint32) func(*Attrs) {
+	return func(a *Attrs) { a.Communities = append(a.Communities, c) }
+}
+
+// longLived is a path that is long-lived stale.
+func longLived(x Path) Path {
+	x.Stale, x.LongLived = true, true
+	return x
+}
+
 // show writes a ranking as "nexthop/source@tier ...".
 func show(vias []fib.Via) string {
 	var out []string
@@ -55,6 +65,13 @@ func TestRank(t *testing.T) {
 		{"S13: MED, absent is 0, whatever the neighbouring AS",
 			[]Path{from(0, "10.1.0.4", seq(1), med(1)), from(1, "10.1.0.5", seq(2)), from(2, "10.1.0.6", seq(3), med(0)), from(3, "10.1.0.7", seq(4), med(4294967295))},
 			"10.1.0.5/1@0 10.1.0.6/2@0 10.1.0.4/0@1 10.1.0.7/3@2"},
+		{"RFC 9494 section 4.3: long-lived stale is the last choice, before LOCAL_PREF",
+			[]Path{longLived(from(0, "10.1.0.4", seq(1), func(a *Attrs) { a.LocalPref = 200 })), from(1, "10.1.0.5", seq(1, 2, 3), origin(OriginIncomplete)),
+				longLived(from(2, "10.1.0.6", seq(1)))},
+			"10.1.0.5/1@0 10.1.0.4/0@1 10.1.0.6/2@2"},
+		{"RFC 9494 section 4.3: LLGR_STALE of somebody further away counts as much",
+			[]Path{longLived(from(0, "10.1.0.4", seq(1))), from(1, "10.1.0.5", seq(1), community(65535<<16|6)), from(2, "10.1.0.6", seq(1, 2))},
+			"10.1.0.6/2@0 10.1.0.4/0@1 10.1.0.5/1@1"},
 		{"S14: equal length, other content", []Path{from(0, "10.1.0.4", seq(1, 2)), from(1, "10.1.0.5", seq(3, 4))}, "10.1.0.4/0@0 10.1.0.5/1@0"},
 		{"S16: one next hop by two peers", []Path{from(0, "10.1.0.4", seq(1)), from(1, "10.1.0.4", seq(2))}, "10.1.0.4/0@0 10.1.0.4/1@0"},
 		{"S11: a third-party next hop", []Path{from(0, "10.1.0.100", seq(1))}, "10.1.0.100/0@0"},

@@ -141,6 +141,8 @@ type Path struct {
 	Source fib.Source
 	// Stale: kept over the peer's graceful restart and not announced again yet.
 	Stale bool
+	// LongLived: stale, and for longer than a restart takes (RFC 9494): the last choice.
+	LongLived bool
 	// Over: beyond a prefix limit, and not used for that (see Table.SetLimit).
 	Over Over
 	// Damped: it flapped, and is held back for now (see Damping).

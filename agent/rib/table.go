@@ -23,6 +23,7 @@ type Table struct {
 	hopsGen  uint64             // counts the next hops that came or went
 	counts   []Count            // by Source
 	stale    []int              // paths that are Stale, by Source
+	long     []int              // paths that are LongLived, by Source
 	over     []Count            // paths that are Over, by Source
 	quotas   [][2]*quota        // by Source: IPv4, IPv6
 	total    quota
@@ -76,10 +77,10 @@ func (t *Table) Update(src fib.Source, changes []Change, now int64) {
 			continue
 		}
 		p := &d.paths[i]
-		if p.Stale {
-			p.Stale = false
-			t.stale[src]--
+		if p.LongLived { // it is not the last choice any more, though it may be the same path
+			t.mark(c.Prefix, d)
 		}
+		t.fresh(p)
 		if p.Attrs == c.Attrs {
 			continue
 		}
@@ -97,9 +98,7 @@ func (t *Table) withdraw(prefix netip.Prefix, d *dest, src fib.Source) {
 	}
 	gone := d.paths[i]
 	t.use(gone.Attrs.NextHop, -1)
-	if gone.Stale {
-		t.stale[src]--
-	}
+	t.fresh(&d.paths[i])
 	if d.paths = slices.Delete(d.paths, i, i+1); len(d.paths) == 0 {
 		t.known--
 	}
@@ -108,9 +107,20 @@ func (t *Table) withdraw(prefix netip.Prefix, d *dest, src fib.Source) {
 	t.release(prefix, gone)
 }
 
+// fresh ends what is stale of a path.
+func (t *Table) fresh(p *Path) {
+	if p.Stale {
+		t.stale[p.Source]--
+	}
+	if p.LongLived {
+		t.long[p.Source]--
+	}
+	p.Stale, p.LongLived = false, false
+}
+
 func (t *Table) count(src fib.Source, p netip.Prefix, n int) {
 	for int(src) >= len(t.counts) {
-		t.counts, t.stale = append(t.counts, Count{}), append(t.stale, 0)
+		t.counts, t.stale, t.long = append(t.counts, Count{}), append(t.stale, 0), append(t.long, 0)
 	}
 	if p.Addr().Is4() {
 		t.counts[src].IPv4 += n
@@ -150,6 +160,33 @@ func (t *Table) MarkStale(src fib.Source) {
 		}
 		n = t.pause(n)
 	}
+}
+
+// MarkLongLived makes the stale paths of a source long-lived stale (RFC 9494 section 4.2):
+// the last choice from now on. Those that must not be kept for so long (NO_LLGR) go.
+func (t *Table) MarkLongLived(src fib.Source) {
+	n := 0
+	for pfx, d := range t.dests {
+		i := slices.IndexFunc(d.paths, func(p Path) bool { return p.Source == src && p.Stale && !p.LongLived })
+		switch {
+		case i < 0:
+		case slices.Contains(d.paths[i].Attrs.Communities, noLLGR):
+			t.withdraw(pfx, d, src)
+		default:
+			d.paths[i].LongLived = true
+			t.long[src]++
+			t.mark(pfx, d)
+		}
+		n = t.pause(n)
+	}
+}
+
+// LongLived counts the paths of a source that are long-lived stale.
+func (t *Table) LongLived(src fib.Source) int {
+	if int(src) < len(t.long) {
+		return t.long[src]
+	}
+	return 0
 }
 
 // Stale counts the paths of a source that are stale.

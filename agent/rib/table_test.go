@@ -112,6 +112,43 @@ func TestTableGracefulRestart(t *testing.T) {
 	}
 }
 
+// RFC 9494 section 4.2: what is stale becomes the last choice, or goes where it must not be
+// kept for so long, and is fresh again once it is announced again, though unchanged.
+func TestTableLongLived(t *testing.T) {
+	x, not := &Attrs{NextHop: addr("10.1.0.4")}, &Attrs{NextHop: addr("10.1.0.4"), Communities: []uint32{65535<<16 | 7}}
+	tab := NewTable()
+	for _, p := range []string{"10.0.0.0/8", "11.0.0.0/8", "2001:db8::/32"} {
+		tab.Update(0, announce(p, x), 1)
+		tab.Update(1, announce(p, x), 1)
+	}
+	tab.Update(0, announce("12.0.0.0/8", not), 1)
+	tab.MarkStale(0)
+	tab.Update(0, announce("11.0.0.0/8", x), 2)
+	next(tab)
+	tab.MarkLongLived(0)
+	if got := fmt.Sprint(next(tab)); got != "[10.0.0.0/8 12.0.0.0/8 2001:db8::/32]" {
+		t.Errorf("dirty %s", got)
+	}
+	if tab.LongLived(0) != 2 || tab.Stale(0) != 2 || tab.LongLived(1) != 0 || tab.LongLived(7) != 0 || tab.Paths(pfx("12.0.0.0/8")) != nil {
+		t.Errorf("%d long-lived, %d stale, %v", tab.LongLived(0), tab.Stale(0), tab.Paths(pfx("12.0.0.0/8")))
+	}
+	tab.MarkLongLived(0)
+	if got := next(tab); len(got) != 0 {
+		t.Errorf("marked again: dirty %v", got)
+	}
+	tab.Update(0, announce("10.0.0.0/8", x), 3)
+	if p := tab.Paths(pfx("10.0.0.0/8"))[0]; p.Since != 1 || p.Stale || p.LongLived {
+		t.Errorf("announced again: %+v", p)
+	}
+	if got := fmt.Sprint(next(tab)); got != "[10.0.0.0/8]" {
+		t.Errorf("announced again: dirty %s", got)
+	}
+	tab.DropStale(0, false)
+	if tab.LongLived(0) != 0 || tab.Stale(0) != 0 || tab.Received(0) != (Count{2, 0}) {
+		t.Errorf("End-of-RIB: %d long-lived, %d stale, %v", tab.LongLived(0), tab.Stale(0), tab.Received(0))
+	}
+}
+
 // S23: a lost peer takes its own paths along and nothing else.
 func TestTableDrop(t *testing.T) {
 	x := &Attrs{NextHop: addr("10.1.0.4")}
@@ -134,6 +171,7 @@ type model struct {
 func (m model) check(t *testing.T, tab *Table) {
 	t.Helper()
 	counts, nextHops, stale, known := map[fib.Source]Count{}, map[netip.Addr]int{}, map[fib.Source]int{}, 0
+	long := map[fib.Source]int{}
 	for p, paths := range m.paths {
 		got := tab.Paths(p)
 		if len(got) != len(paths) || !slices.IsSortedFunc(got, func(a, b Path) int { return int(a.Source) - int(b.Source) }) {
@@ -144,7 +182,7 @@ func (m model) check(t *testing.T, tab *Table) {
 		}
 		for _, x := range got {
 			want, ok := paths[x.Source]
-			if !ok || want.Attrs != x.Attrs || want.Stale != x.Stale {
+			if !ok || want.Attrs != x.Attrs || want.Stale != x.Stale || want.LongLived != x.LongLived {
 				t.Fatalf("Paths(%s) has %+v, want %+v", p, x, want)
 			}
 			c := counts[x.Source]
@@ -158,6 +196,9 @@ func (m model) check(t *testing.T, tab *Table) {
 			if x.Stale {
 				stale[x.Source]++
 			}
+			if x.LongLived {
+				long[x.Source]++
+			}
 		}
 	}
 	for src := range fib.Source(5) {
@@ -166,6 +207,9 @@ func (m model) check(t *testing.T, tab *Table) {
 		}
 		if got := tab.Stale(src); got != stale[src] {
 			t.Fatalf("Stale(%d) = %d, want %d", src, got, stale[src])
+		}
+		if got := tab.LongLived(src); got != long[src] {
+			t.Fatalf("LongLived(%d) = %d, want %d", src, got, long[src])
 		}
 	}
 	if !maps.Equal(tab.NextHops(), nextHops) {
@@ -187,6 +231,7 @@ func TestAnyOrder(t *testing.T) {
 		for i := range 6 {
 			attrs = append(attrs, &Attrs{NextHop: addr(fmt.Sprintf("10.1.0.%d", 4+i%4)), ASPath: seq(slices.Repeat([]uint32{uint32(i)}, 1+i/3)...)})
 		}
+		attrs[5].Communities = []uint32{noLLGR}
 		var prefixes []netip.Prefix
 		for i := range 6 {
 			prefixes = append(prefixes, pfx(fmt.Sprintf("192.168.%d.0/24", i)), pfx(fmt.Sprintf("2001:db8:%d::/48", i)))
@@ -221,10 +266,10 @@ func TestAnyOrder(t *testing.T) {
 		}
 		for range 120 {
 			src, p := fib.Source(r.Intn(4)), prefixes[r.Intn(len(prefixes))]
-			switch r.Intn(10) {
+			switch r.Intn(11) {
 			case 0, 1, 2, 3:
 				a := attrs[r.Intn(len(attrs))]
-				if old, ok := m.paths[p][src]; !ok || old.Attrs != a {
+				if old, ok := m.paths[p][src]; !ok || old.Attrs != a || old.LongLived {
 					dirty[p] = true
 				}
 				m.paths[p][src] = Path{Source: src, Attrs: a}
@@ -254,6 +299,16 @@ func TestAnyOrder(t *testing.T) {
 				}
 			case 9:
 				drain(r.Intn(5))
+			case 10:
+				tab.MarkLongLived(src)
+				forget(src, func(_ netip.Prefix, x Path) bool { return x.Stale && x.Attrs == attrs[5] })
+				for p, paths := range m.paths {
+					if x, ok := paths[src]; ok && x.Stale && !x.LongLived {
+						x.LongLived = true
+						paths[src] = x
+						dirty[p] = true
+					}
+				}
 			}
 			if tab.Dirty() != len(dirty) {
 				t.Fatalf("seed %d: Dirty() = %d, want %d", seed, tab.Dirty(), len(dirty))
@@ -271,6 +326,10 @@ func TestAnyOrder(t *testing.T) {
 		for p, paths := range m.paths {
 			for src, x := range paths {
 				fresh.Update(src, []Change{{p, x.Attrs}}, 1)
+			}
+			for i := range fresh.Paths(p) {
+				x := &fresh.Paths(p)[i]
+				x.LongLived = paths[x.Source].LongLived
 			}
 		}
 		for _, p := range prefixes {
@@ -297,6 +356,7 @@ func TestJudgeAgreesWithFIB(t *testing.T) {
 			}
 			paths = append(paths, from(src, hops[r.Intn(len(hops))], seq(asns...), med(uint32(r.Intn(2)))))
 			states[src] = fib.SourceState(r.Intn(3))
+			paths[src].LongLived = states[src] == fib.SourceStale && r.Intn(2) == 0
 		}
 		maxPaths := 1 + r.Intn(3)
 		p := Policy{LocalASN: localASN}

@@ -77,6 +77,22 @@ type Event struct {
 	// Preserved are the families whose forwarding state the peer says it kept over a restart.
 	// Stale paths of the others are gone with this event (RFC 4724 section 4.2).
 	Preserved []Family
+	// LongLived are the families whose paths may be kept beyond the restart time (RFC 9494),
+	// as both sides have agreed in this session.
+	LongLived []LongLived
+	// Outlasted: the peer is not back from its graceful restart within its restart time.
+	// From now on its stale paths are long-lived stale: those of the families that the last
+	// session agreed on, for the others were withdrawn, and none that carries NO_LLGR, which
+	// is not withdrawn. They are withdrawn when the time for that is over, too.
+	Outlasted bool
+}
+
+// LongLived says how long the peer's paths of a family may be kept.
+type LongLived struct {
+	Family Family
+	Time   time.Duration
+	// Preserved: the peer says that it kept its forwarding state over a restart.
+	Preserved bool
 }
 
 // DownReason says why a session ended (S37).

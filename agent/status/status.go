@@ -92,7 +92,9 @@ type Peer struct {
 	Advertised int            `json:"advertised"`
 	// Families splits the last three, by "ipv4" and "ipv6".
 	Families         map[string]Prefixes `json:"families,omitempty"`
-	Restarting       bool                `json:"restarting,omitempty"` // graceful restart under way
+	Restarting       bool                `json:"restarting,omitempty"`     // graceful restart under way
+	LongLivedStale   int                 `json:"longLivedStale,omitempty"` // paths (RFC 9494)
+	LongLivedUntil   *time.Time          `json:"longLivedUntil,omitempty"` // they are kept
 	MessagesReceived map[string]uint64   `json:"messagesReceived,omitempty"`
 	MessagesSent     map[string]uint64   `json:"messagesSent,omitempty"`
 	// Faults counts the messages that were wrong, by reaction (RFC 7606): ignored,
@@ -161,16 +163,17 @@ type Path struct {
 	AsPath       string `json:"asPath"` // hyphen-joined
 	Weight       int    `json:"weight"` // 32768 learned, 0 advertised
 	// Ours, beyond what Azure shows. Learned view only, but for Peer and the last four.
-	Peer        string    `json:"peer,omitempty"` // name of the peer it was learned from, or is advertised to
-	Best        bool      `json:"best"`
-	Installed   bool      `json:"installed"`
-	Reason      string    `json:"reason,omitempty"` // why it is not used
-	Stale       bool      `json:"stale,omitempty"`
-	Since       time.Time `json:"since,omitzero"`
-	BGPOrigin   string    `json:"bgpOrigin,omitempty"` // igp, egp, incomplete
-	MED         *uint32   `json:"med,omitempty"`
-	Communities []string  `json:"communities,omitempty"`
-	Instance    string    `json:"instance,omitempty"` // reserved for RouteServiceRole_IN_n
+	Peer           string    `json:"peer,omitempty"` // name of the peer it was learned from, or is advertised to
+	Best           bool      `json:"best"`
+	Installed      bool      `json:"installed"`
+	Reason         string    `json:"reason,omitempty"` // why it is not used
+	Stale          bool      `json:"stale,omitempty"`
+	LongLivedStale bool      `json:"longLivedStale,omitempty"` // besides, and the last choice
+	Since          time.Time `json:"since,omitzero"`
+	BGPOrigin      string    `json:"bgpOrigin,omitempty"` // igp, egp, incomplete
+	MED            *uint32   `json:"med,omitempty"`
+	Communities    []string  `json:"communities,omitempty"`
+	Instance       string    `json:"instance,omitempty"` // reserved for RouteServiceRole_IN_n
 }
 
 // Route is a row of the host's effective routes, read back from the kernel (S35):

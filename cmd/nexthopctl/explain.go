@@ -146,7 +146,10 @@ func (c *cli) printExplainPath(e *status.Explanation, p *status.ExplainPath) {
 	case p.ECMP:
 		verdict = "used, shares the traffic"
 	}
-	if p.Stale {
+	switch {
+	case p.LongLivedStale:
+		verdict += ", long-lived stale (graceful restart)"
+	case p.Stale:
 		verdict += ", stale (graceful restart)"
 	}
 	fmt.Fprintf(c.out, "\n  %s (%s): %s\n", clean(p.Peer), clean(p.SourcePeer), c.paint(sgr, verdict))

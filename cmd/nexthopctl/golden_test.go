@@ -191,6 +191,7 @@ func TestExplainVerdicts(t *testing.T) {
 	}{
 		{"used", "", status.ExplainPath{Path: status.Path{Installed: true}}, ": used\n"},
 		{"shared", "", status.ExplainPath{Path: status.Path{Installed: true}, ECMP: true}, ": used, shares the traffic\n"},
+		{"long-lived stale", "", status.ExplainPath{Path: status.Path{Installed: true, Stale: true, LongLivedStale: true}}, ": used, long-lived stale (graceful restart)\n"},
 		{"stale", "", status.ExplainPath{Path: status.Path{Installed: true, Stale: true}}, ": used, stale (graceful restart)\n"},
 		{"step", "", status.ExplainPath{Path: status.Path{Reason: "med-higher"}, Step: "med-higher"}, ": not used, lost at med-higher\n"},
 		{"reason", "", status.ExplainPath{Path: status.Path{Reason: "next-hop-is-self"}}, ": not used: next-hop-is-self\n"},

@@ -95,6 +95,9 @@ func pathKey(p *status.Path) rowKey {
 	return rowKey{prefix: prefixKey(p.Network), then: p.Peer}
 }
 
+// longLivedStale is the reason why a path is not used, and also said of one that is.
+const longLivedStale = "long-lived-stale"
+
 func med(p *status.Path) string {
 	if p.MED == nil {
 		return ""
@@ -110,7 +113,10 @@ func (c *cli) printLearned(cmd *cobra.Command, path string, query url.Values) er
 	more := []string{"PEER", "BEST", "INSTALLED", "REASON", "AGE", "COMMUNITIES", "MED", "BGP-ORIGIN"}
 	return c.printPaths(cmd, path, query, more, func(p *status.Path) []string {
 		reason := p.Reason
-		if p.Stale {
+		switch {
+		case p.LongLivedStale && reason != longLivedStale:
+			reason = strings.TrimPrefix(reason+","+longLivedStale, ",")
+		case p.Stale && !p.LongLivedStale:
 			reason = strings.TrimPrefix(reason+",stale", ",")
 		}
 		return []string{

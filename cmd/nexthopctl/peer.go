@@ -57,7 +57,8 @@ func (c *cli) printPeer(p *status.Peer) {
 		{p.Warning != "", p.Warning, ""},
 		{p.Disabled, "shut down by an operator", "nexthopctl peer " + p.Name + " enable"},
 		{p.Shutdown && !p.Disabled, "shut down by the configuration (shutdown: true)", ""},
-		{p.Restarting, "graceful restart under way: what it announced before is kept as stale", "nexthopctl learned " + p.Name},
+		{p.LongLivedUntil != nil, "it is away for longer than a restart takes: what it announced before is kept as the last choice (long-lived stale)", "nexthopctl learned " + p.Name},
+		{p.Restarting && p.LongLivedUntil == nil, "graceful restart under way: what it announced before is kept as stale", "nexthopctl learned " + p.Name},
 	} {
 		if w.is {
 			fmt.Fprintf(c.out, "\n  %s %s\n", c.paint(yellow, "!"), clean(w.what))

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -217,7 +218,10 @@ func (c *cli) peerNote(p *status.Peer) string {
 	if p.Dynamic {
 		notes = append(notes, "dynamic")
 	}
-	if p.Restarting {
+	switch {
+	case p.LongLivedUntil != nil:
+		notes = append(notes, fmt.Sprintf("%d long-lived stale until %s", p.LongLivedStale, p.LongLivedUntil.Format(time.DateTime)))
+	case p.Restarting:
 		notes = append(notes, "graceful restart under way")
 	}
 	if p.LastDown != "" && (p.State != "Established" || c.format == formatWide) {

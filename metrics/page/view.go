@@ -191,6 +191,8 @@ func (v *view) peers(peers []status.Peer, now time.Time) {
 		switch {
 		case p.Shutdown:
 			row.State = "shut down"
+		case p.LongLivedUntil != nil:
+			row.State, row.Why = "restarting", "its routes are kept as the last choice (long-lived stale)"
 		case p.Restarting:
 			row.State, row.Why = "restarting", "its routes are kept as stale"
 		case row.Level == bad && p.LastDown != "":
