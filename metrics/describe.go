@@ -24,7 +24,7 @@ type Description struct {
 func Describe() ([]Description, error) {
 	var all []Description
 	for _, s := range allSeries {
-		all = append(all, Description{Name: s.name, Kind: string(s.kind), Labels: s.labels, Help: s.help})
+		all = append(all, Description{Name: s.name, Kind: string(s.kind), Labels: slices.Clone(s.labels), Help: s.help})
 	}
 	// The instruments are all there from the start.
 	reg := prometheus.NewRegistry()
