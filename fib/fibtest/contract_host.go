@@ -111,13 +111,13 @@ func (e *env) watch(k fib.Kernel) (until func(what string, match func(fib.Event)
 			if err != nil {
 				e.Errorf("Watch: %v", err)
 			}
-		case <-time.After(10 * time.Second):
+		case <-time.After(time.Minute):
 			e.Error("Watch did not end with its context")
 		}
 	})
 	return func(what string, match func(fib.Event) bool) (before []fib.Event) {
 		e.Helper()
-		deadline := time.After(10 * time.Second)
+		deadline := time.After(time.Minute)
 		for {
 			select {
 			case ev := <-events:

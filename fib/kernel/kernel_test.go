@@ -73,12 +73,15 @@ func (h host) AddLink(name string, addrs ...netip.Prefix) int {
 	for _, n := range []string{name, name + "p"} {
 		h.ip("link set %s addrgenmode none up", n)
 	}
-	l, err := netlink.LinkByName(name)
-	if err != nil {
-		h.Fatal(err)
+	var index int
+	for _, n := range []string{name + "p", name} { // no event of either may come later
+		l, err := netlink.LinkByName(n)
+		if err != nil {
+			h.Fatal(err)
+		}
+		index = l.Attrs().Index
+		h.waitOper(index, netlink.OperUp)
 	}
-	index := l.Attrs().Index
-	h.waitOper(index, netlink.OperUp)
 	for _, a := range addrs {
 		if a.Addr().Is6() {
 			h.ip("addr add %s dev %s nodad", a, name)
@@ -93,7 +96,7 @@ func (h host) AddLink(name string, addrs ...netip.Prefix) int {
 // told the rest of the kernel about a carrier.
 func (h host) waitOper(index int, want netlink.LinkOperState) {
 	h.Helper()
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(2 * time.Millisecond) {
 		l, err := netlink.LinkByIndex(index)
 		if err != nil {
 			h.Fatal(err)

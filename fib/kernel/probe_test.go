@@ -28,7 +28,7 @@ func TestProbe(t *testing.T) {
 	}
 	// Nobody answers on the other end of the link.
 	failed := map[netip.Addr]bool{}
-	deadline := time.After(30 * time.Second)
+	deadline := time.After(2 * time.Minute)
 	for len(failed) < 4 {
 		select {
 		case e := <-events:
