@@ -45,7 +45,7 @@ func TestEngines(t *testing.T) {
 		left.untilUp(ids[tt.name][0])
 		other(tt.config).untilUp(ids[tt.name][1])
 		i := left.info(ids[tt.name][0])
-		if i.TXInterval != 50*time.Millisecond || i.DetectionTime != 250*time.Millisecond || i.RemoteDiscriminator == 0 || !i.EverUp || i.ControlPlaneIndependent || len(i.Dropped) > 0 {
+		if i.TXInterval != 50*time.Millisecond || i.DetectionTime != calm*50*time.Millisecond || i.RemoteDiscriminator == 0 || !i.EverUp || i.ControlPlaneIndependent || len(i.Dropped) > 0 {
 			t.Errorf("%s: %+v", tt.name, i)
 		}
 		if i.Config.Auth != nil && i.Config.Auth.Key != nil {
@@ -81,11 +81,8 @@ func TestEngineDetectsSilence(t *testing.T) {
 		id ID
 	}{{left, a}, {right, b}} {
 		e := who.untilEvent(who.id, Down)
-		if e.Diag != DiagTimeExpired || !e.Failure() || e.DetectedIn < 250*time.Millisecond {
+		if e.Diag != DiagTimeExpired || !e.Failure() || e.DetectedIn < calm*50*time.Millisecond {
 			t.Errorf("%s: %+v", who.name, e)
-		}
-		if e.DetectedIn > 2*time.Second { // not a measurement: that this machine is busy may be seen here
-			t.Errorf("%s: detected in %s", who.name, e.DetectedIn)
 		}
 		t.Logf("%s: detected in %s", who.name, e.DetectedIn)
 	}
@@ -144,8 +141,8 @@ func TestEngineAdminDown(t *testing.T) {
 func TestEngineUpdate(t *testing.T) {
 	n := newNetwork(t)
 	left := startEngine(t, n.left)
-	config := Config{Local: n.left4, Peer: n.far4, Multihop: true, Interval: 100 * time.Millisecond, Multiplier: 3}
-	back := Config{Local: n.far4, Peer: n.left4, Multihop: true, Interval: 100 * time.Millisecond, Multiplier: 3}
+	config := Config{Local: n.left4, Peer: n.far4, Multihop: true, Interval: 100 * time.Millisecond, Multiplier: 20}
+	back := Config{Local: n.far4, Peer: n.left4, Multihop: true, Interval: 100 * time.Millisecond, Multiplier: 20}
 	far := startEngine(t, n.far)
 	a, b := left.add(config), far.add(back)
 	left.untilUp(a)
@@ -153,14 +150,14 @@ func TestEngineUpdate(t *testing.T) {
 	left.seen()
 	far.seen()
 	for _, interval := range []time.Duration{400 * time.Millisecond, 60 * time.Millisecond} {
-		config.Interval, config.Multiplier = interval, 5
+		config.Interval, config.Multiplier = interval, 30
 		fatal(t, left.Update(a, config))
 		agreed := max(interval, 100*time.Millisecond)
 		left.until(a, "settles", func(i Info) bool {
-			return !i.Polling && i.TXInterval == agreed && i.RXInterval == agreed && i.DetectionTime == 3*agreed
+			return !i.Polling && i.TXInterval == agreed && i.RXInterval == agreed && i.DetectionTime == 20*agreed
 		})
 		far.until(b, "follows", func(i Info) bool {
-			return i.TXInterval == agreed && i.RXInterval == agreed && i.RemoteMultiplier == 5 && i.DetectionTime == 5*agreed
+			return i.TXInterval == agreed && i.RXInterval == agreed && i.RemoteMultiplier == 30 && i.DetectionTime == 30*agreed
 		})
 	}
 	left.wantQuiet()

@@ -59,7 +59,7 @@ func TestProcess(t *testing.T) {
 	left, pid := startProcess(t, n.left, 0)
 	auth := &Auth{Type: KeyedSHA1, KeyID: 1, Key: []byte("secret")}
 	// Perhaps before the worker runs, which is no error.
-	config := Config{Local: n.left4, Peer: n.right4, Interval: 50 * time.Millisecond, Multiplier: 3, Auth: auth}
+	config := Config{Local: n.left4, Peer: n.right4, Interval: 50 * time.Millisecond, Multiplier: calm, Auth: auth}
 	a := left.add(config)
 	b := right.add(Config{Local: n.right4, Peer: n.left4, Auth: auth})
 	c := left.add(Config{Local: n.left6, Peer: n.right6})
@@ -171,7 +171,7 @@ func TestWorkerOutlivesItsProcess(t *testing.T) {
 	}))
 	enc := gob.NewEncoder(ours)
 	fatal(t, enc.Encode(hello{}))
-	fatal(t, enc.Encode(request{Op: opAdd, ID: 1, Config: Config{Local: n.left4, Peer: n.right4, Interval: 50 * time.Millisecond, Multiplier: 3}}))
+	fatal(t, enc.Encode(request{Op: opAdd, ID: 1, Config: Config{Local: n.left4, Peer: n.right4, Interval: 50 * time.Millisecond, Multiplier: calm}}))
 	b := right.add(Config{Local: n.right4, Peer: n.left4})
 	right.untilUp(b)
 	fatal(t, ours.Close())
@@ -228,10 +228,10 @@ func TestFlood(t *testing.T) {
 		func() { stranger.send(n.left4, portSingleHop, good) },
 		func() { stranger.send(n.left4, portMultihop, wrong) },
 	}
-	const rate, lasts = 10_000, 3 * time.Second
-	before, start, sent := cpu(t, worker), time.Now(), 0
-	for time.Since(start) < lasts {
-		for sent < int(time.Since(start).Seconds()*rate) {
+	const rate, total = 10_000, 30_000
+	before, ours, start, sent := cpu(t, worker), cpu(t, os.Getpid()), time.Now(), 0
+	for sent < total {
+		for sent < min(total, int(time.Since(start).Seconds()*rate)) {
 			bad[sent%len(bad)]()
 			sent++
 		}
@@ -239,15 +239,16 @@ func TestFlood(t *testing.T) {
 	}
 	elapsed := time.Since(start)
 	used := cpu(t, worker) - before
-	share := used.Seconds() / elapsed.Seconds()
+	ours = cpu(t, os.Getpid()) - ours
 	stats, err := left.Stats()
 	fatal(t, err)
-	t.Logf("%d bad packets in %s: %.1f %% of a core; read %d, kernel refused %d; dropped %v; worst timer %s late", sent, elapsed.Round(time.Millisecond), 100*share, stats.Received, stats.KernelDrops, stats.Dropped, stats.MaxLate)
-	if sent < rate*int(lasts.Seconds())*9/10 {
-		t.Errorf("only %d packets sent", sent)
+	t.Logf("%d bad packets in %s: %.1f %% of a core, %.1f %% for sending; read %d, kernel refused %d; dropped %v; worst timer %s late", sent, elapsed.Round(time.Millisecond), 100*used.Seconds()/elapsed.Seconds(), 100*ours.Seconds()/elapsed.Seconds(), stats.Received, stats.KernelDrops, stats.Dropped, stats.MaxLate)
+	// A ratio: how fast this machine is does not matter.
+	if used > 2*ours+200*time.Millisecond {
+		t.Errorf("the flood costs %s, and %s who makes it: want no more than twice as much", used, ours)
 	}
-	if share > 0.25 {
-		t.Errorf("the flood costs %.1f %% of a core, want at most 25 %%", 100*share)
+	if stats.KernelDrops < total*2/6 {
+		t.Errorf("the kernel refused %d packets, want all those of strangers at least", stats.KernelDrops)
 	}
 	left.wantQuiet()
 	right.wantQuiet()
@@ -256,15 +257,16 @@ func TestFlood(t *testing.T) {
 	}
 }
 
-// Eight sessions of 3 x 50 ms stay up while this process, the agent's place, has more
-// work than processors, makes garbage at full speed, and changes 100,000 prefixes.
+// Eight sessions, of 3 x 50 ms where it soaks, stay up while this process, the agent's place,
+// has more work than processors, makes garbage at full speed, and changes 100,000 prefixes.
 func TestSoak(t *testing.T) {
 	n := newNetwork(t)
-	lasts := 6 * time.Second
+	lasts, multiplier := 6*time.Second, uint8(calm)
 	if v := os.Getenv(soakEnv); v != "" {
 		var err error
 		lasts, err = time.ParseDuration(v)
 		fatal(t, err)
+		multiplier = 3 // on a machine that is known to have nothing else to do
 	}
 	left, leftPID := startProcess(t, n.left, 1)
 	right, _ := startProcess(t, n.right, 1)
@@ -279,8 +281,8 @@ func TestSoak(t *testing.T) {
 		l, r := netip.AddrFrom4([4]byte{10, 250, 1, byte(100 + i)}), netip.AddrFrom4([4]byte{10, 250, 1, byte(120 + i)})
 		fatal(t, n.leftIf.AddAddr(l.String()+"/24"))
 		fatal(t, n.rightIf.AddAddr(r.String()+"/24"))
-		ids = append(ids, left.add(Config{Local: l, Peer: r, Multiplier: 3}))
-		right.add(Config{Local: r, Peer: l, Multiplier: 3})
+		ids = append(ids, left.add(Config{Local: l, Peer: r, Multiplier: multiplier}))
+		right.add(Config{Local: r, Peer: l, Multiplier: multiplier})
 	}
 	left.untilUp(ids...)
 	left.seen()
@@ -313,7 +315,7 @@ func TestSoak(t *testing.T) {
 	go churn(ctx, 8)
 	fatal(t, n.right.IP("link set eth0 down"))
 	for _, id := range ids {
-		if e := left.untilEvent(id, Down); e.DetectedIn < 150*time.Millisecond {
+		if e := left.untilEvent(id, Down); e.DetectedIn < time.Duration(multiplier)*50*time.Millisecond {
 			t.Errorf("%+v", e)
 		} else {
 			gap = max(gap, e.DetectedIn)
