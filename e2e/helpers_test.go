@@ -21,7 +21,7 @@ import (
 
 // patience is how long anything may take to show: a bound for slow machines, not what
 // is expected.
-const patience = 60 * time.Second
+const patience = 2 * time.Minute
 
 // TestMain builds the programs once for all labs.
 func TestMain(m *testing.M) {
@@ -324,7 +324,7 @@ func nva6(i int) nva.Options { return options(lab.SeedNVA6(i), lab.SeedHost6) }
 func dialOnce(ctx context.Context, n *lab.Node, o nva.Options) (*nva.Session, error) {
 	var conn *net.TCPConn
 	err := n.Do(func() (err error) { // the namespace is that of the thread
-		short, cancel := context.WithTimeout(ctx, 2*time.Second)
+		short, cancel := context.WithTimeout(ctx, 5*time.Second)
 		defer cancel()
 		conn, err = nva.Connect(short, o.Transport)
 		return err

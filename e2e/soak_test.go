@@ -267,7 +267,9 @@ func TestSoak(t *testing.T) {
 	if after.heapKB > before.heapKB+max(before.heapKB/10, 1024) {
 		t.Errorf("the heap grew from %d to %d KiB", before.heapKB, after.heapKB)
 	}
-	if after.goroutines > before.goroutines {
+	// Some are at work at any time, timers' and those of a peer's next try; there were many
+	// more sessions than this.
+	if after.goroutines > before.goroutines+5 {
 		t.Errorf("%d goroutines, %d before", after.goroutines, before.goroutines)
 	}
 	for i, s := range good {

@@ -149,7 +149,7 @@ func TestObserver(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer o.close()
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	defer cancel()
 	table := prefixes(3)
 	ip := func(lines ...string) {

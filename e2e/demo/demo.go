@@ -13,7 +13,7 @@ import (
 )
 
 // patience is how long a step may take to show what it should.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 // demo is the play.
 type demo struct {

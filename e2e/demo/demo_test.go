@@ -27,7 +27,7 @@ func TestDemoS15(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer func() { _ = f.Close() }()
-			ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
+			ctx, cancel := context.WithTimeout(context.Background(), 5*time.Minute)
 			defer cancel()
 			err = run(ctx, newScreen(f))
 			b, rerr := os.ReadFile(file)

@@ -89,6 +89,9 @@ func (d *Daemon) Launch(ctx context.Context) error {
 	})
 }
 
+// stopTime is within what systemd gives a service.
+const stopTime = time.Minute
+
 // Stop ends the daemon with SIGTERM and reports an exit status other than 0. One that
 // does not end in time is made to log where its goroutines are.
 func (d *Daemon) Stop() error {
@@ -97,11 +100,11 @@ func (d *Daemon) Stop() error {
 	}
 	select {
 	case <-d.Proc.Done():
-	case <-time.After(10 * time.Second):
-		err := errors.Join(fmt.Errorf("%s: still there 10 s after SIGTERM", d.Proc.Name), d.Proc.Signal(syscall.SIGQUIT))
+	case <-time.After(stopTime):
+		err := errors.Join(fmt.Errorf("%s: still there %s after SIGTERM", d.Proc.Name, stopTime), d.Proc.Signal(syscall.SIGQUIT))
 		select {
 		case <-d.Proc.Done():
-		case <-time.After(2 * time.Second):
+		case <-time.After(10 * time.Second):
 			err = errors.Join(err, d.Proc.Kill())
 		}
 		return err

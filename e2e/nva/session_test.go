@@ -15,7 +15,7 @@ import (
 )
 
 func testContext(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -168,14 +168,14 @@ func TestEnds(t *testing.T) {
 func TestKeepalives(t *testing.T) {
 	t.Parallel()
 	short := options(65515)
-	short.Hold = 3 * time.Second
+	short.Hold = 6 * time.Second
 	a, b := sessions(t, options(65147), short)
 	select {
 	case <-a.Done():
 		t.Error(a.Err())
 	case <-b.Done():
 		t.Error(b.Err())
-	case <-time.After(4 * time.Second):
+	case <-time.After(7 * time.Second):
 	}
 }
 
@@ -185,13 +185,13 @@ func TestMD5(t *testing.T) {
 	right, wrong := options(65147), options(65147)
 	right.Password, wrong.Password = "secret", "guess"
 	sessions(t, right, secret)
-	ctx, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
-	defer cancel()
-	l, err := Listen(ctx, secret, 0)
+	l, err := Listen(testContext(t), secret, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer func() { _ = l.Close() }()
+	ctx, cancel := context.WithTimeout(testContext(t), 300*time.Millisecond)
+	defer cancel()
 	wrong.Remote = l.Addr()
 	if _, err := Dial(ctx, wrong); err == nil {
 		t.Error("a wrong secret connects")
@@ -233,13 +233,13 @@ func TestHandshakeFailures(t *testing.T) {
 		})
 	}
 	t.Run("context ends", func(t *testing.T) {
-		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
-		defer cancel()
-		l, err := Listen(ctx, options(65515), 0)
+		l, err := Listen(testContext(t), options(65515), 0)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer func() { _ = l.Close() }()
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
 		o := options(65147)
 		o.Remote = l.Addr()
 		if _, err := Dial(ctx, o); !errors.Is(err, context.DeadlineExceeded) {
