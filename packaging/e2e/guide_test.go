@@ -6,7 +6,6 @@ import (
 	"regexp"
 	"strings"
 	"testing"
-	"time"
 )
 
 // guide is what a section of the manual tells the reader to do, word for word.
@@ -91,7 +90,7 @@ func (h *host) newcomer(page, section string) {
 	h.edit(g.edit)
 	restart, look := g.after[0], g.after[1]
 	h.Run(restart)
-	h.Wait("1 of 1 established", 30*time.Second, look)
+	h.Wait("1 of 1 established", look)
 }
 
 // inFolderWith runs commands where the package is, and no other.

@@ -80,7 +80,7 @@ func Boot(t *testing.T, root string, n *lab.Node, packages string) *Machine {
 		<-ended
 		removeCgroup(t, cg)
 	})
-	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	check(t, lab.Eventually(ctx, "pid 1", func() error {
 		select {
@@ -143,7 +143,7 @@ func removeCgroup(t *testing.T, dir string) {
 		return err
 	})
 	check(t, err)
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	for _, d := range slices.Backward(dirs) {
 		// The kernel takes its time with what was just killed.
@@ -181,10 +181,14 @@ func (m *Machine) Write(path, text string) {
 	m.Run(fmt.Sprintf("mkdir -p \"$(dirname %[1]s)\" && cat >%[1]s <<'END-OF-FILE'\n%[2]s\nEND-OF-FILE", path, strings.TrimSuffix(text, "\n")))
 }
 
+// patience is how long anything may take to show: a bound for slow machines that boot
+// three systems at once, not what is expected.
+const patience = 3 * time.Minute
+
 // Wait polls shell commands until they succeed and their output contains want.
-func (m *Machine) Wait(want string, limit time.Duration, script string) string {
+func (m *Machine) Wait(want, script string) string {
 	m.t.Helper()
-	ctx, cancel := context.WithTimeout(m.t.Context(), limit)
+	ctx, cancel := context.WithTimeout(m.t.Context(), patience)
 	defer cancel()
 	var out string
 	err := lab.Eventually(ctx, script, func() error {
@@ -215,7 +219,7 @@ func (m *Machine) report() {
 		m.t.Log(m.consoleTail())
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 10*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
 	out, err := m.Try(ctx, "systemctl --failed; systemctl status nexthopd; journalctl -b -n 60 -o short-precise; ip route; ip nexthop")
 	m.t.Logf("--- %v\n%s", err, out)

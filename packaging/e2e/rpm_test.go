@@ -3,7 +3,6 @@ package e2e
 import (
 	"strings"
 	"testing"
-	"time"
 )
 
 // stubs stand for what a distribution with rpm has installed: the root is a Debian, whose
@@ -61,7 +60,7 @@ func TestRPM(t *testing.T) {
 			h.Run("dnf -q remove nexthopd")
 			h.wantNothing()
 			// An edited file is kept, under the name that rpm gives it.
-			h.Wait("edited by hand", time.Second, "cat /etc/nexthopd/nexthopd.yaml.rpmsave")
+			h.Wait("edited by hand", "cat /etc/nexthopd/nexthopd.yaml.rpmsave")
 			h.Run("test ! -e /var/lib/nexthopd && test ! -e /usr/sbin/nexthopd")
 		}},
 		{name: "zypper", run: func(h *host) {
