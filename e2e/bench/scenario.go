@@ -29,7 +29,7 @@ type scenario struct {
 
 // limit of one wait.
 func (s *scenario) limit() time.Duration {
-	return 30*time.Second + time.Duration(s.n)*100*time.Microsecond
+	return 2*time.Minute + time.Duration(s.n)*100*time.Microsecond
 }
 
 // repairLimit is how long a repair is waited for: who does not repair would hold up all.
@@ -222,20 +222,25 @@ func (s *scenario) reset(ctx context.Context) error {
 	return s.settle(ctx)
 }
 
-// link takes the carrier from the host's interface towards nva1.
-func (s *scenario) link(ctx context.Context) error {
+// lose cuts nva1 off while traffic runs, at a time that it returns, and reports on the
+// traffic once everything leads to nva2 and the daemon rests.
+func (s *scenario) lose(ctx context.Context, cut func() error) (r lab.Report, at time.Time, err error) {
 	t, err := s.net.startTraffic(s.table)
 	if err != nil {
-		return err
+		return r, at, err
 	}
 	time.Sleep(before)
-	if err := s.net.hostLink[0].Unplug(); err != nil {
-		t.Stop()
-		return err
+	at = time.Now()
+	if err = cut(); err == nil {
+		_, err = s.await(ctx, 1<<1)
+		err = errors.Join(err, s.idle(ctx))
 	}
-	_, err = s.await(ctx, 1<<1)
-	err = errors.Join(err, s.idle(ctx))
-	report := t.Stop()
+	return t.Stop(), at, err
+}
+
+// link takes the carrier from the host's interface towards nva1.
+func (s *scenario) link(ctx context.Context) error {
+	report, _, err := s.lose(ctx, s.net.hostLink[0].Unplug)
 	if err != nil {
 		return err
 	}

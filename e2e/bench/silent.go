@@ -33,29 +33,27 @@ func (s *scenario) silent(ctx context.Context, row string, interval time.Duratio
 			return err
 		}
 	}
-	if err := s.settle(ctx); err != nil {
-		return err
+	for try := 1; ; try++ {
+		if err := s.settle(ctx); err != nil {
+			return err
+		}
+		report, at, err := s.lose(ctx, s.net.nvaLink[0].Cut)
+		if err != nil {
+			return err
+		}
+		if report.Lost() > 0 {
+			s.record(row, report.LastLost.Sub(at).Seconds())
+			break
+		}
+		if try == 3 {
+			return errors.New("no packet was lost: it does not show the failover")
+		}
+		// A false alarm, on a machine that let somebody wait for too long, came before.
+		if err := s.net.nvaLink[0].Mend(); err != nil {
+			return err
+		}
+		s.app[0].nudge()
 	}
-	t, err := s.net.startTraffic(s.table)
-	if err != nil {
-		return err
-	}
-	time.Sleep(before)
-	wall := time.Now()
-	if err := s.net.nvaLink[0].Cut(); err != nil {
-		t.Stop()
-		return err
-	}
-	_, err = s.await(ctx, 1<<1)
-	err = errors.Join(err, s.idle(ctx))
-	report := t.Stop()
-	if err != nil {
-		return err
-	}
-	if report.Lost() == 0 {
-		return errors.New("no packet was lost: it does not show the failover")
-	}
-	s.record(row, report.LastLost.Sub(wall).Seconds())
 	if err := errors.Join(s.net.nvaLink[0].Mend(), s.d.bfd(ctx, 0)); err != nil {
 		return err
 	}
@@ -65,7 +63,7 @@ func (s *scenario) silent(ctx context.Context, row string, interval time.Duratio
 
 // bfdUp waits until the session is up with the intervals that are to be measured.
 func bfdUp(ctx context.Context, d *lab.Daemon, interval time.Duration) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
 	defer cancel()
 	return lab.Eventually(ctx, "BFD", func() error {
 		var b status.BFD
