@@ -138,11 +138,23 @@ func vnet(t *testing.T, l *Lab) (host, appliance *Node) {
 	return host, appliance
 }
 
-func listenAsRS(ctx context.Context, host *Node) (l *nva.Listener, err error) {
-	return l, host.Do(func() error {
-		l, err = nva.Listen(ctx, rsOptions(), 179)
+// routeServer is a VNet with the simulator as route server, which accept waits for an
+// appliance's session with.
+func routeServer(t *testing.T) (ctx context.Context, appliance *Node, accept func() *nva.Session) {
+	l := ForTest(t)
+	ctx = testContext(t)
+	host, appliance := vnet(t, l)
+	var listener *nva.Listener
+	must(t, host.Do(func() (err error) { // the namespace is that of the thread
+		listener, err = nva.Listen(ctx, rsOptions(), 179)
 		return err
-	})
+	}))
+	t.Cleanup(func() { _ = listener.Close() })
+	return ctx, appliance, func() *nva.Session {
+		s := value(rs(listener, ctx))(t)
+		t.Cleanup(s.Close)
+		return s
+	}
 }
 
 // wantReceived checks what an appliance that announces the two test prefixes sent.
@@ -168,15 +180,10 @@ func TestFRR(t *testing.T) {
 	if !HaveFRR() {
 		t.Skip("FRR is not installed")
 	}
-	l := ForTest(t)
-	ctx := testContext(t)
-	host, appliance := vnet(t, l)
-	listener := value(listenAsRS(ctx, host))(t)
-	defer func() { _ = listener.Close() }()
+	ctx, appliance, accept := routeServer(t)
 	// FRR's IPv6 next hop over an IPv4 session is the interface's address, which only zebra tells it.
 	frr := value(StartFRR(ctx, appliance, FRRConfig{BGPD: frrConfig, Zebra: "log stdout\n"}))(t)
-	s := value(rs(listener, ctx))(t)
-	defer s.Close()
+	s := accept()
 	must(t, wantReceived(ctx, s))
 	must(t, Eventually(ctx, "FRR's table", func() error {
 		for family, prefix := range map[string]string{"ipv4": "10.1.0.0/16", "ipv6": "2001:db8::/48"} {
@@ -215,14 +222,9 @@ func TestFRRWithoutZebra(t *testing.T) {
 	if !HaveFRR() {
 		t.Skip("FRR is not installed")
 	}
-	l := ForTest(t)
-	ctx := testContext(t)
-	host, appliance := vnet(t, l)
-	listener := value(listenAsRS(ctx, host))(t)
-	defer func() { _ = listener.Close() }()
+	ctx, appliance, accept := routeServer(t)
 	frr := value(StartFRR(ctx, appliance, FRRConfig{BGPD: frrConfig}))(t)
-	s := value(rs(listener, ctx))(t)
-	defer s.Close()
+	s := accept()
 	_, err := s.Received().WaitPath(ctx, netip.MustParsePrefix("192.168.255.0/24"), nil)
 	must(t, err)
 	must(t, Eventually(ctx, "FRR's table", func() error {
@@ -238,14 +240,9 @@ func TestBIRD(t *testing.T) {
 	if !HaveBIRD() {
 		t.Skip("BIRD is not installed")
 	}
-	l := ForTest(t)
-	ctx := testContext(t)
-	host, appliance := vnet(t, l)
-	listener := value(listenAsRS(ctx, host))(t)
-	defer func() { _ = listener.Close() }()
+	ctx, appliance, accept := routeServer(t)
 	bird := value(StartBIRD(ctx, appliance, birdConfig))(t)
-	s := value(rs(listener, ctx))(t)
-	defer s.Close()
+	s := accept()
 	must(t, wantReceived(ctx, s))
 	for prefix, wants := range map[string][]string{
 		"10.1.0.0/16":   {"BGP.as_path: 65515", "BGP.origin: IGP", "BGP.next_hop: 10.1.2.4", "BGP.community: (65515,1)"},
