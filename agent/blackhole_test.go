@@ -2,6 +2,7 @@ package agent
 
 import (
 	"net/netip"
+	"slices"
 	"strings"
 	"testing"
 
@@ -58,6 +59,12 @@ func TestBlackhole(t *testing.T) {
 				if r.Prefix == host.String() && (r.NextHopType != "None" || r.Peer != l.cfg.Peers[0].Name || r.NextHopIP != "" || r.Interface != "") {
 					t.Errorf("routes: %s", text(r))
 				}
+			}
+
+			if !slices.ContainsFunc(l.a.Overview().Groups, func(g status.Group) bool {
+				return slices.ContainsFunc(g.Ways, func(w status.Way) bool { return w.To() == "blackhole" })
+			}) {
+				t.Errorf("the overview has no blackhole: %s", text(l.a.Overview().Groups))
 			}
 
 			l.m.DelRoute(fib.Route{Prefix: host, Table: owner.Table, Metric: owner.Metric})

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"slices"
 	"time"
@@ -43,6 +44,9 @@ func (a *Agent) overviewNow(o *status.Overview) {
 		for _, w := range r.Ways {
 			name, _ := a.who(w.Source)
 			way := status.Way{Peer: name, NextHop: w.NextHop, Use: uses[w.Use], Why: w.Why}
+			if w.NextHop == fib.Discard {
+				way.NextHop, way.Blackhole = netip.Addr{}, true
+			}
 			if w.Use == fib.Dead && a.resolver.IsDead(w.NextHop) {
 				way.Why = "bfd-down"
 			}

@@ -137,10 +137,19 @@ type Group struct {
 
 // Way is a next hop that a peer announces for a group.
 type Way struct {
-	Peer    string // name
-	NextHop netip.Addr
-	Use     Use
-	Why     string // it is dead: in a word
+	Peer      string // name
+	NextHop   netip.Addr
+	Blackhole bool // there is no next hop: the traffic is dropped, as the peer asked for
+	Use       Use
+	Why       string // it is dead: in a word
+}
+
+// To is where it leads, as explain writes it.
+func (w Way) To() string {
+	if w.Blackhole {
+		return "blackhole"
+	}
+	return w.NextHop.String()
 }
 
 // Use says what becomes of a way at present.

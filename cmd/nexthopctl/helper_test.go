@@ -124,6 +124,29 @@ func cannedHost() doctor.Host {
 	return doctor.Host{Files: files, Clock: func() (bool, error) { return true, nil }}
 }
 
+// cannedPolicy answers with a rule that matches just what was asked about.
+func cannedPolicy(r status.PolicyRequest) status.PolicyTest {
+	if r.Learned {
+		return status.PolicyTest{
+			Peer: r.Peer, Paths: 1204, Changed: 1002,
+			Rules: []status.PolicyCount{
+				{Rule: `rule "customers\x1b[31m" (prefix 10.0.0.0/8 le 24): set local-pref 200`, Accepted: true, Paths: 200},
+				{Rule: `rule "no-hosts" (prefix 0.0.0.0/0 ge 25)`, Paths: 1003},
+				{Rule: "no rule matches, and the default is accept", Accepted: true, Paths: 1},
+			},
+			Changes: []status.PolicyChange{
+				{Prefix: "10.1.0.0/16", Accepted: true, Rule: `rule "customers" (prefix 10.0.0.0/8 le 24): set local-pref 200`},
+				{Prefix: "192.168.7.128/25", Rule: `rule "no-hosts" (prefix 0.0.0.0/0 ge 25)`},
+			},
+		}
+	}
+	rule := fmt.Sprintf(`rule "asked" (as-path %q, community %q, next-hop %q)`, r.ASPath, r.Communities, r.NextHop)
+	if r.MED != nil {
+		rule += fmt.Sprintf(": set med %d", *r.MED)
+	}
+	return status.PolicyTest{Peer: r.Peer, Prefix: r.Prefix, Accepted: !r.Export, Rule: rule}
+}
+
 func cannedDoctor() status.Doctor {
 	a := netip.MustParseAddr
 	return status.Doctor{
@@ -198,6 +221,13 @@ func canned(t *testing.T) string {
 	mux.Handle(status.PathLearned, byPeer(cannedLearned()))
 	mux.Handle(status.PathAdvertised, byPeer(cannedAdvertised()))
 	mux.Handle(status.PathRoutes, answer(cannedRoutes()))
+	mux.HandleFunc("POST "+status.PathPolicy, func(w http.ResponseWriter, r *http.Request) {
+		var req status.PolicyRequest
+		if err := json.NewDecoder(r.Body).Decode(&req); err != nil {
+			t.Error(err)
+		}
+		answer(cannedPolicy(req))(w, r)
+	})
 	mux.HandleFunc(status.PathExplain, func(w http.ResponseWriter, r *http.Request) {
 		switch q := r.URL.Query().Get("q"); q {
 		case "192.168.255.0/24", "192.168.255.10":

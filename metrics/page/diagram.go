@@ -125,7 +125,7 @@ func draw(s shape, o status.Overview, v view) diagram {
 }
 
 func wayText(w status.Way) string {
-	text := fmt.Sprintf("%s via %s: %s", w.Peer, w.NextHop, w.Use)
+	text := fmt.Sprintf("%s via %s: %s", w.Peer, w.To(), w.Use)
 	if w.Why != "" {
 		text += ", " + w.Why
 	}

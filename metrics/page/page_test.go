@@ -223,6 +223,18 @@ func TestNothingIsLetIn(t *testing.T) {
 	}
 }
 
+// A blackhole is named as explain does, in the picture and in the list.
+func TestBlackholeWay(t *testing.T) {
+	o := overview(1, 10, false)
+	o.Groups[0].Ways = []status.Way{{Peer: name(0), Blackhole: true, Use: status.InUse}}
+	_, text := render(t, o)
+	for _, want := range []string{"nva-a via blackhole: in use", "nva-a <i>blackhole</i>"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the page lacks %q", want)
+		}
+	}
+}
+
 func TestHeadline(t *testing.T) {
 	none := overview(2, 10, true)
 	none.PeerList[0].State, none.Peers.Established = "Idle", 0
