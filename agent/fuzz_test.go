@@ -29,6 +29,10 @@ func FuzzAPI(f *testing.F) {
 		{status.PathFailovers, "n=3", ""}, {status.PathEvents, "types=bgp,fib", ""}, {status.PathDoctor, "", ""},
 		{status.PathPeer, "", `{"peer":"quagga","action":"disable","reason":"maintenance"}`}, {status.PathReload, "", `{"dryRun":true}`},
 		{status.PathResync, "", `{"install":true}`}, {status.PathFlush, "", "{}"}, {status.PathDrain, "", ""}, {status.PathUndrain, "", "null"},
+		{status.PathResume, "", `{"yes":true}`},
+		{status.PathPolicy, "", `{"peer":"quagga","prefix":"10.1.0.0/16","asPath":"65147-65001,7 1","communities":["65147:100","1:2:3","no-export"],"nextHop":"10.1.0.9","med":5}`},
+		{status.PathPolicy, "", `{"peer":"10.1.0.5","learned":true}`},
+		{status.PathPolicy, "", `{"peer":"quagga","prefix":"::/0","export":true,"file":"f","config":"peers: [{name: quagga, address: 10.1.0.4, asn: 65147, export: {default: reject}}]"}`},
 		{"/../v1//status", "%zz&&=", "[1,2"},
 	} {
 		f.Add(s.body != "", s.path, s.query, s.body)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"net/http"
+	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -45,6 +46,30 @@ func TestClean(t *testing.T) {
 			t.Errorf("clean(%q) = %q, want %q", in, got, want)
 		}
 	}
+}
+
+// FuzzQuery: what explain takes is asked for in a form that the daemon takes, and again
+// gives itself.
+func FuzzQuery(f *testing.F) {
+	for _, s := range []string{"default", "192.168.255.0/24", "192.168.255.10", "2001:db8::1/32", "::ffff:10.0.0.1", "::ffff:10.0.0.0/104", "fe80::1%eth0", "10.0.0.0/33", ""} {
+		f.Add(s)
+	}
+	f.Fuzz(func(t *testing.T, s string) {
+		q, err := parseQuery(s)
+		if err != nil {
+			if q != "" || strings.ContainsFunc(err.Error(), unicode.IsControl) {
+				t.Errorf("parseQuery(%q) = %q, %q", s, q, err)
+			}
+			return
+		}
+		if again, err := parseQuery(q); err != nil || again != q {
+			t.Errorf("parseQuery(%q) = %q, which reads as %q, %v", s, q, again, err)
+		}
+		p, err := netip.ParsePrefix(q)
+		if a, err2 := netip.ParseAddr(q); err != nil && (err2 != nil || a.Is4In6() || a.Zone() != "") || err == nil && p != p.Masked() {
+			t.Errorf("parseQuery(%q) = %q: neither a masked prefix nor an address", s, q)
+		}
+	})
 }
 
 func FuzzClean(f *testing.F) {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"math"
 	"testing"
 	"testing/fstest"
 )
@@ -51,4 +52,22 @@ func TestMemoryLimit(t *testing.T) {
 			}
 		})
 	}
+}
+
+// FuzzMemoryLimit: whatever the files hold, the limit is none, or less than what a machine has.
+func FuzzMemoryLimit(f *testing.F) {
+	f.Add("0::/system.slice/nexthopd.service\n", "max\n", "MemTotal:       16318472 kB\n")
+	f.Add("9:memory:/a/../../b\n0::/\n", "536870912\n", "MemTotal: -1\n")
+	f.Fuzz(func(t *testing.T, cgroup, limit, meminfo string) {
+		files := fstest.MapFS{}
+		for name, text := range map[string]string{
+			"proc/self/cgroup": cgroup, "proc/meminfo": meminfo,
+			"sys/fs/cgroup/memory.max": limit, "sys/fs/cgroup/memory/memory.limit_in_bytes": limit,
+		} {
+			files[name] = &fstest.MapFile{Data: []byte(text)}
+		}
+		if got := memoryLimit(files); got < 0 || got > math.MaxInt64/100*memoryShare {
+			t.Errorf("memoryLimit = %d", got)
+		}
+	})
 }

@@ -294,3 +294,21 @@ func TestNetAdmin(t *testing.T) {
 		t.Errorf("NetAdmin without the capability = %v, want one line that says so", err)
 	}
 }
+
+// FuzzListeners: whatever /proc/net/tcp holds, what is read of it is a listener.
+func FuzzListeners(f *testing.F) {
+	f.Add("  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode\n" +
+		"   0: 0100007F:00B3 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 18231 1 0000000000000000 100 0 0 10 0\n")
+	f.Add("   1: 00000000000000000000000001000000:00B3 00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 00000000  1000        0 7 1\n")
+	f.Add("0: :: 0 0A 0 0 0 -1 0 18446744073709551616")
+	f.Fuzz(func(t *testing.T, data string) {
+		for _, l := range parseListeners(data) {
+			if !l.addr.IsValid() || l.addr.Addr().Is4In6() {
+				t.Errorf("%q: %+v", data, l)
+			}
+		}
+		if ap, ok := parseListenAddr(data); ok && (!ap.IsValid() || ap.Addr().Is4In6()) {
+			t.Errorf("parseListenAddr(%q) = %v", data, ap)
+		}
+	})
+}

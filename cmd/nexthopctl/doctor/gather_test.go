@@ -109,3 +109,23 @@ func TestGatherHere(t *testing.T) {
 		}
 	}
 }
+
+// FuzzGather: whatever the host's files hold, doctor reads them to the end.
+func FuzzGather(f *testing.F) {
+	f.Add("CapEff:\t0000000000001400\n", "[Network]\nManageForeignRoutes=no\n", "165\tnexthopd\n0xa5 other\n", "managed=true\n")
+	f.Add("CapEff:", "[\n=\nManageForeignRoutes", "#\n \n165", "managed")
+	f.Fuzz(func(t *testing.T, caps, networkd, protocols, manager string) {
+		facts := Gather(Host{
+			Files: files(
+				"proc/4711/status", caps, "proc/sys/net/ipv4/ip_forward", caps, "run/systemd/netif/state", "",
+				"etc/systemd/networkd.conf", networkd, "run/systemd/networkd.conf.d/a.conf", networkd,
+				"usr/share/iproute2/rt_protos", protocols, "sys/class/net/eth0/ifindex", "2\n", "run/NetworkManager/devices/2", manager,
+			),
+			Namespace: func() (string, error) { return "net:[7]", nil },
+			Clock:     func() (bool, error) { return true, nil },
+		}, &status.Doctor{PID: 4711, Protocol: 165, Legs: []string{"eth0"}}, nil)
+		if facts == nil {
+			t.Error("no facts")
+		}
+	})
+}
