@@ -109,6 +109,10 @@ func pathRow(prefix netip.Prefix, at *rib.Attrs) status.Path {
 		med := at.MED
 		row.MED = &med
 	}
+	if at.HasOTC {
+		otc := at.OTC
+		row.OTC = &otc
+	}
 	return row
 }
 

@@ -7,6 +7,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/nexthopd/nexthopd/agent/config"
 	"github.com/nexthopd/nexthopd/agent/rib"
 	"github.com/nexthopd/nexthopd/agent/session"
 	"github.com/nexthopd/nexthopd/agent/status"
@@ -182,6 +183,10 @@ func (a *Agent) Peers() []status.Peer {
 		if s.LongLivedStale = a.rib.LongLived(p.source); p.longLived {
 			until := p.staleUntil
 			s.LongLivedUntil = &until
+		}
+		s.OnlyToCustomers, s.RoleConfirmed = i.OnlyToCustomers, i.RoleConfirmed
+		if p.cfg.Role != config.RoleNone {
+			s.Role = string(p.cfg.Role)
 		}
 		// What was refused counts what was ranked so far.
 		four, six := status.Prefixes{Received: received.IPv4, Accepted: max(received.IPv4-refused.IPv4, 0)},

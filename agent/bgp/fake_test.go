@@ -37,6 +37,7 @@ type route struct {
 	med            string
 	communities    []uint32
 	large          []string // not shown by String
+	otc            string   // likewise
 }
 
 func (r route) String() string {
@@ -54,6 +55,7 @@ type fakeOptions struct {
 	lost        bool         // the forwarding state was not kept over the restart
 	longLived   []uint32     // RFC 9494: for how long, IPv4 and IPv6
 	noOpen      bool         // only connects
+	roles       []byte       // a capability for each
 }
 
 // connect connects from an address to the speaker and brings the session up.
@@ -113,6 +115,9 @@ func (f *fake) handshake(from netip.Addr, o fakeOptions) error {
 		if long != nil {
 			caps = append(caps, bgp.NewCapLongLivedGracefulRestart(long))
 		}
+	}
+	for _, r := range o.roles {
+		caps = append(caps, bgp.NewCapUnknown(capRole, []byte{r}))
 	}
 	if !o.id.IsValid() {
 		o.id = from
@@ -225,6 +230,10 @@ func (f *fake) update(u *bgp.BGPUpdate) {
 			for _, l := range a.Values {
 				r.large = append(r.large, l.String())
 			}
+		case *bgp.PathAttributeUnknown:
+			if a.Type == attrOTC {
+				r.otc = fmt.Sprintf("%02x %x", uint8(a.Flags), a.Value)
+			}
 		case *bgp.PathAttributeMpReachNLRI:
 			r.nextHop = a.Nexthop
 			prefixes = append(prefixes, a.Value...)
@@ -252,6 +261,7 @@ type announce struct {
 	med         int // -1: none
 	communities []uint32
 	large       [][3]uint32
+	otc         uint32 // 0: none
 }
 
 func (f *fake) announce(a announce) {
@@ -303,6 +313,9 @@ func (f *fake) announceAll(a announce, prefixes []netip.Prefix) {
 			list = append(list, &bgp.LargeCommunity{ASN: l[0], LocalData1: l[1], LocalData2: l[2]})
 		}
 		attrs = append(attrs, bgp.NewPathAttributeLargeCommunities(list))
+	}
+	if a.otc != 0 {
+		attrs = append(attrs, bgp.NewPathAttributeUnknown(bgp.BGP_ATTR_FLAG_OPTIONAL|bgp.BGP_ATTR_FLAG_TRANSITIVE, attrOTC, binary.BigEndian.AppendUint32(nil, a.otc)))
 	}
 	per := 700 // what fits into 4096 octets
 	if v6 {

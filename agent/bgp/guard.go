@@ -373,7 +373,7 @@ func (s *Speaker) warning(p *peer) string {
 		return p.info.Warning
 	}
 	if at := p.limit.until; !at.IsZero() {
-		return fmt.Sprintf("announced more than its prefix-limit; the next attempt is at %s, `nexthopctl peer %s enable` tries now", at.Format(time.TimeOnly), name(p.cfg))
+		return fmt.Sprintf("%s; the next attempt is at %s, `nexthopctl peer %s enable` tries now", p.limit.what, at.Format(time.TimeOnly), name(p.cfg))
 	}
 	for _, q := range s.peers {
 		if q != p && p.info.RemoteID.IsValid() && q.info.RemoteID == p.info.RemoteID {

@@ -12,6 +12,8 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/apiutil"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
+
+	"github.com/nexthopd/nexthopd/agent/bgp/wire"
 )
 
 // GoBGP counts by walking over all its paths, and does nothing else meanwhile: 0.5 us for
@@ -81,6 +83,7 @@ func (s *Speaker) snapshot(p *peer) PeerInfo {
 	i.Advertised = maps.Clone(i.Advertised)
 	i.Faults = maps.Clone(i.Faults)
 	i.Warning = s.warning(p)
+	i.RoleConfirmed = slices.Contains(i.PeerCapabilities, roleCapability+string(p.cfg.Role))
 	return i
 }
 
@@ -147,19 +150,36 @@ func (s *Speaker) count(advertised bool) {
 	}
 	for _, addr := range up {
 		var counts map[Family]int
+		customers := 0
 		if learned <= maxCounted {
-			counts = s.countAdvertised(addr)
+			counts, customers = s.countAdvertised(addr)
 		}
 		s.mu.Lock()
 		if p := s.peers[addr]; p != nil && p.info.State == Established {
-			p.info.Advertised = counts
+			p.info.Advertised, p.info.OnlyToCustomers = counts, customers
 		}
 		s.mu.Unlock()
 	}
 }
 
-func (s *Speaker) countAdvertised(addr netip.Addr) map[Family]int {
-	counts := map[Family]int{}
+// countAdvertised counts what the peer is told, and what it is not told because that is
+// for customers only.
+func (s *Speaker) countAdvertised(addr netip.Addr) (counts map[Family]int, customers int) {
+	counts = map[Family]int{}
+	p := s.find(addr)
+	if p == nil {
+		return nil, 0
+	}
+	if s.relationOf(p).Above { // it is told less than GoBGP thinks
+		list, customers, err := s.adjOut(p)
+		if err != nil {
+			return nil, 0
+		}
+		for _, a := range list {
+			counts[familyOf(a.Prefix)]++
+		}
+		return counts, customers
+	}
 	request := &api.ListPeerRequest{Address: addr.String(), EnableAdvertised: true}
 	err := s.server.ListPeer(context.Background(), request, func(g *api.Peer) {
 		for _, a := range g.AfiSafis {
@@ -171,9 +191,9 @@ func (s *Speaker) countAdvertised(addr netip.Addr) map[Family]int {
 		}
 	})
 	if err != nil {
-		return nil
+		return nil, 0
 	}
-	return counts
+	return counts, 0
 }
 
 func messageCounts(m *api.Message) map[string]uint64 {
@@ -200,24 +220,48 @@ func (s *Speaker) Advertised(addr netip.Addr) ([]Advertised, error) {
 	if !up {
 		return nil, nil
 	}
-	var list []Advertised
+	list, _, err := s.adjOut(p)
+	if err != nil {
+		return nil, fmt.Errorf("advertised to peer %s: %w", addr, err)
+	}
+	slices.SortFunc(list, func(a, b Advertised) int { return a.Prefix.Compare(b.Prefix) })
+	return list, nil
+}
+
+// relationOf is relation for a peer.
+func (s *Speaker) relationOf(p *peer) wire.Relation {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.relation(p.cfg)
+}
+
+// adjOut lists what GoBGP has in the peer's Adj-RIB-Out as it reaches the peer, and counts
+// what does not because it is for customers only.
+func (s *Speaker) adjOut(p *peer) (list []Advertised, customers int, err error) {
+	relation, addr := s.relationOf(p), p.info.Address
 	conv := converter{attrs: newInterner()}
 	for _, f := range []bgp.Family{bgp.RF_IPv4_UC, bgp.RF_IPv6_UC} {
 		// EnableFiltered would change the real tables: never.
 		request := apiutil.ListPathRequest{TableType: api.TableType_TABLE_TYPE_ADJ_OUT, Name: addr.String(), Family: f}
 		err := s.server.ListPath(request, func(_ bgp.NLRI, paths []*apiutil.Path) {
 			for _, path := range paths {
-				if c, ok := conv.change(path); ok && c.Attrs != nil {
-					list = append(list, Advertised{Prefix: c.Prefix, Attrs: c.Attrs, From: path.PeerAddress.Unmap()})
+				c, ok := conv.change(path)
+				if !ok || c.Attrs == nil {
+					continue
 				}
+				attrs, withheld := told(relation, c.Attrs)
+				if withheld {
+					customers++
+					continue
+				}
+				list = append(list, Advertised{Prefix: c.Prefix, Attrs: attrs, From: path.PeerAddress.Unmap()})
 			}
 		})
 		if err != nil {
-			return nil, fmt.Errorf("advertised to peer %s: %w", addr, err)
+			return nil, 0, err
 		}
 	}
-	slices.SortFunc(list, func(a, b Advertised) int { return a.Prefix.Compare(b.Prefix) })
-	return list, nil
+	return list, customers, nil
 }
 
 // capGracefulRestart begins the name of the capability of RFC 4724.
@@ -244,6 +288,12 @@ func capabilityNames(list []bgp.ParameterCapabilityInterface) []string {
 			names = append(names, text)
 		case *bgp.CapFourOctetASNumber:
 			names = append(names, fmt.Sprintf("4-octet-as %d", c.CapValue))
+		case *bgp.CapUnknown:
+			if c.CapCode == capRole {
+				names = append(names, roleName(c.CapValue))
+				break
+			}
+			names = append(names, strings.ToLower(c.Code().String()))
 		default:
 			names = append(names, strings.ToLower(c.Code().String()))
 		}

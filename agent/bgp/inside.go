@@ -14,6 +14,7 @@ import (
 	"github.com/osrg/gobgp/v4/pkg/server"
 
 	"github.com/nexthopd/nexthopd/agent/bgp/wire"
+	"github.com/nexthopd/nexthopd/agent/config"
 	"github.com/nexthopd/nexthopd/agent/journal"
 )
 
@@ -120,9 +121,22 @@ func (s *Speaker) judge(addr netip.Addr) {
 		s.log.Error("bug: a session whose messages can't be judged", "peer", addr, "conn", fmt.Sprintf("%T", *f.conn))
 		return
 	}
+	s.mu.Lock()
+	var c config.Peer
+	if p := s.peers[addr]; p != nil {
+		c = p.cfg
+	}
+	s.mu.Unlock()
 	notification := f.notification
+	session := agreed(open)
+	session.Relation = s.relation(c)
+	mismatch := roleMismatch(c, open)
+	if mismatch != "" {
+		s.refuseRole(addr, notification, mismatch)
+	}
 	*f.conn = wire.NewConn(socket, wire.Options{
-		Session:  agreed(open),
+		Session:  session,
+		Refused:  mismatch != "",
 		SendHold: sendHold(time.Duration(open.HoldTime) * time.Second),
 		Report:   func(fault wire.Fault) { s.faulty(addr, fault) },
 		Reset: func(fault wire.Fault) {
@@ -130,6 +144,9 @@ func (s *Speaker) judge(addr netip.Addr) {
 			case notification <- bgp.NewBGPNotificationMessage(fault.Code, fault.Subcode, fault.Data):
 			default: // the session ends already
 			}
+		},
+		Lost: func(prefixes int) {
+			s.log.Warn("withdrew what has no room for the attribute Only to Customer", "peer", addr, "prefixes", prefixes)
 		},
 	})
 }

@@ -9,10 +9,12 @@ import (
 	"github.com/osrg/gobgp/v4/api"
 )
 
-// limitHold is a peer that is kept down because it announced more than its limit.
+// limitHold is a peer that is kept down for a while, because it announced more than its
+// limit, or for its role.
 type limitHold struct {
-	until time.Time // zero: it is not
-	pause time.Duration
+	until time.Time     // zero: it is not
+	what  string        // it did
+	pause time.Duration // the last one for its limit
 }
 
 const (
@@ -75,14 +77,20 @@ func (s *Speaker) closeForLimit(p *peer, f Family, limit int, text string) error
 	if err != nil {
 		return err
 	}
-	// The order to stay down must not overtake it: that has a Cease of its own.
+	return s.keepDown(p, p.limit.pause, "announced more than its prefix-limit", why)
+}
+
+// keepDown waits until the session has ended, which it must have been told to, and keeps
+// the peer down for a while. It is called with op held.
+func (s *Speaker) keepDown(p *peer, pause time.Duration, what string, why DownReason) error {
+	// The order to stay down must not overtake the NOTIFICATION: it has a Cease of its own.
 	for deadline := time.Now().Add(ceaseTimeout); !s.delivered(p, Idle) && time.Now().Before(deadline) && s.ctx.Err() == nil; {
 		time.Sleep(2 * time.Millisecond)
 	}
 	s.mu.Lock()
-	until := time.Now().Add(p.limit.pause)
-	p.limit.until = until
-	s.spawn(func() { s.retryAfterLimit(p, until) })
+	until := time.Now().Add(pause)
+	p.limit.until, p.limit.what = until, what
+	s.spawn(func() { s.tryAgain(p, until) })
 	s.mu.Unlock()
 	return s.setAdmin(p, false, why)
 }
@@ -98,8 +106,8 @@ func limitData(f Family, limit int) []byte {
 	return binary.BigEndian.AppendUint32(data, uint32(limit))
 }
 
-// retryAfterLimit lets the peer come up again, unless it was tried or changed meanwhile.
-func (s *Speaker) retryAfterLimit(p *peer, at time.Time) {
+// tryAgain lets the peer come up again, unless it was tried or changed meanwhile.
+func (s *Speaker) tryAgain(p *peer, at time.Time) {
 	wait := time.NewTimer(time.Until(at))
 	defer wait.Stop()
 	select {
@@ -120,6 +128,6 @@ func (s *Speaker) retryAfterLimit(p *peer, at time.Time) {
 		return
 	}
 	if err := s.setAdmin(p, true, DownReason{}); err != nil && s.ctx.Err() == nil {
-		s.log.Error("could not try a peer again after its prefix limit", "peer", p.cfg.Address, "err", err)
+		s.log.Error("could not try a peer again", "peer", p.cfg.Address, "err", err)
 	}
 }

@@ -152,7 +152,7 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 	same.Dynamic = c.Dynamic
 	same.Name, same.Description, same.NextHop, same.Shutdown, same.BFD = c.Name, c.Description, c.NextHop, c.Shutdown, c.BFD
 	same.GracefulRestart.StaleTime, same.Damping = c.GracefulRestart.StaleTime, c.Damping
-	same.Guards, same.Role = c.Guards, c.Role
+	same.Guards = c.Guards
 	same.PrefixLimit, same.Import, same.Export = c.PrefixLimit, c.Import, c.Export
 	if same != c || c.PasswordFile != "" && s.passwordChanged(p) {
 		return s.replacePeer(p, c, "the peer's configuration changed")

@@ -162,6 +162,7 @@ func TestDownReasonWords(t *testing.T) {
 		{fsmAdminDown, notification{}, false, DownReason{}, "operator"},
 		{fsmUnknown, notification{}, false, DownReason{}, "deconfigured"},
 		{fsmBadPeerAS, notification{}, false, DownReason{}, "bad-peer-as"},
+		{"notification-sent code 2(open message error) subcode 11(role mismatch)", notification{sent: true, code: 2, subcode: 11}, false, DownReason{Cause: "role-mismatch", Text: "the peer says"}, "role-mismatch"},
 		{"something new", notification{}, false, DownReason{}, "unknown"},
 	} {
 		c.n.at = time.Now()

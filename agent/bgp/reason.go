@@ -52,6 +52,7 @@ const (
 	codeCease     = 6
 
 	openBadPeerAS     = 2
+	openRoleMismatch  = 11
 	ceaseMaxPrefixes  = 1
 	ceaseShutdown     = 2
 	ceaseDeconfigured = 3
@@ -76,14 +77,14 @@ var codeNames = [...]string{
 var subcodeNames = [...][]string{
 	1: {1: "Connection Not Synchronized", 2: "Bad Message Length", 3: "Bad Message Type"},
 	codeOpen: { // RFC 5492 for 7, RFC 9234 for 11; 5 is deprecated
-		1:             "Unsupported Version Number",
-		openBadPeerAS: "Bad Peer AS",
-		3:             "Bad BGP Identifier",
-		4:             "Unsupported Optional Parameter",
-		5:             "Authentication Failure",
-		6:             "Unacceptable Hold Time",
-		7:             "Unsupported Capability",
-		11:            "Role Mismatch",
+		1:                "Unsupported Version Number",
+		openBadPeerAS:    "Bad Peer AS",
+		3:                "Bad BGP Identifier",
+		4:                "Unsupported Optional Parameter",
+		5:                "Authentication Failure",
+		6:                "Unacceptable Hold Time",
+		7:                "Unsupported Capability",
+		openRoleMismatch: "Role Mismatch",
 	},
 	3: {
 		1:  "Malformed Attribute List",
@@ -164,7 +165,8 @@ const (
 func downReason(reason string, n notification, holdExpired bool, expect DownReason) DownReason {
 	word, _, _ := strings.Cut(reason, " ")
 	switch {
-	case word == fsmAdminDown && expect.Cause != "", n.sent && n.code == codeCease && expect.Cause != "":
+	case word == fsmAdminDown && expect.Cause != "", n.sent && n.code == codeCease && expect.Cause != "",
+		n.sent && n.code == codeOpen && n.subcode == openRoleMismatch && expect.Cause != "":
 		d := expect
 		if d.Cause == "operator" {
 			d.Text = "by the operator"

@@ -166,7 +166,7 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 		p.info.LocalAddress, p.info.RemoteID = netip.Addr{}, netip.Addr{}
 		p.info.HoldTime, p.info.Keepalive = 0, 0
 		p.info.PeerCapabilities = nil
-		p.info.Advertised = nil
+		p.info.Advertised, p.info.OnlyToCustomers = nil, 0
 		s.counters.changed = time.Now()
 	case state == Idle:
 		n := p.notification

@@ -163,6 +163,9 @@ func (d *decoder) checkSession(c *Config, p *Peer, path func(key string) string)
 		d.fail(n, "%d is the local AS (%s), and only eBGP is spoken, allowed: another AS", p.ASN, d.line("asn"))
 	}
 	d.exclusive(path("multihop-ttl"), path("gtsm"))
+	if n, given := d.at(path("role-strict")); given && p.RoleStrict && p.Role == RoleNone && d.good(path("role")) {
+		d.fail(n, "has no use without a role, allowed: role-strict together with role")
+	}
 	d.checkMinTTL(path("bfd"), p.BFD.BFDSession)
 	d.checkTimers(p, path("hold-time"), path("keepalive"))
 	d.checkDamping(&p.Damping, path("damping"))

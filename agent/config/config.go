@@ -86,6 +86,8 @@ type Peer struct {
 	Damping         Damping
 	Guards          Guards
 	Role            Role
+	// RoleStrict: no session unless the peer says its role, too (RFC 9234 section 4.2).
+	RoleStrict bool
 	// Blackhole: the peer may have the traffic to a host dropped (RFC 7999).
 	Blackhole bool
 	// PrefixLimit bounds what the peer may announce (S9).

@@ -143,8 +143,8 @@ func render(c *Config) string {
 		}
 		add("  hold-time: %s\n  keepalive: %s\n  next-hop: %s", p.HoldTime, p.Keepalive, p.NextHop)
 		g := p.Guards
-		add("  role: %s\n  guards: {martian: %t, own-address: %t, first-as: %t, empty-as-path: %t, as-set: %t, confederation: %t, private-as: %s, max-as-path: %d, ipv4-lengths: %s, ipv6-lengths: %s}",
-			p.Role, g.Martian, g.OwnAddress, g.FirstAS, g.EmptyASPath, g.ASSet, g.Confederation, g.PrivateAS, g.MaxASPath, g.IPv4, g.IPv6)
+		add("  role: %s\n  role-strict: %t\n  guards: {martian: %t, own-address: %t, first-as: %t, empty-as-path: %t, as-set: %t, confederation: %t, private-as: %s, max-as-path: %d, ipv4-lengths: %s, ipv6-lengths: %s}",
+			p.Role, p.RoleStrict, g.Martian, g.OwnAddress, g.FirstAS, g.EmptyASPath, g.ASSet, g.Confederation, g.PrivateAS, g.MaxASPath, g.IPv4, g.IPv6)
 		if p.PasswordFile != "" {
 			add("  password-file: %q", p.PasswordFile)
 		}

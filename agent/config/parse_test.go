@@ -120,6 +120,7 @@ peers:
   guards: {martian: false, own-address: false, first-as: false, empty-as-path: false, as-set: false, confederation: false,
     private-as: refuse, max-as-path: 0, ipv4-lengths: 8-28, ipv6-lengths: 64}
   role: rs-client
+  role-strict: true
 - {name: b, address: "fd00:1::5", asn: 65148, prefix-limit: 7, gtsm: 2, hold-time: 10s, password-credential: one, bfd: true}
 - {name: c, address: 127.0.0.2, asn: 65149, hold-time: 0}
 branch-to-branch: false
@@ -149,7 +150,7 @@ log: {level: debug, format: json}
 					Enabled: true, Strict: true, BFDSession: BFDSession{
 						Interval: 50 * time.Millisecond, Multiplier: 5, Mode: BFDMultihop, MinTTL: 254,
 						Auth: BFDAuth{Type: BFDMeticulousSHA1, KeyID: 0, KeyFile: secret},
-					}}, Damping: Damping{true, 5 * time.Minute, 2000, 500, 10 * time.Minute}, GracefulRestart: GracefulRestart{Enabled: true, RestartTime: time.Second, StaleTime: 24 * time.Hour, LongLived: 168 * time.Hour}, Guards: Guards{PrivateAS: PrivateASRefuse, IPv4: Lengths{8, 28}, IPv6: Lengths{64, 64}}, Role: RoleClient},
+					}}, Damping: Damping{true, 5 * time.Minute, 2000, 500, 10 * time.Minute}, GracefulRestart: GracefulRestart{Enabled: true, RestartTime: time.Second, StaleTime: 24 * time.Hour, LongLived: 168 * time.Hour}, Guards: Guards{PrivateAS: PrivateASRefuse, IPv4: Lengths{8, 28}, IPv6: Lengths{64, 64}}, Role: RoleClient, RoleStrict: true},
 			{Name: "b", Address: netip.MustParseAddr("fd00:1::5"), ASN: 65148, Port: 179, MultihopTTL: 64, GTSM: 2,
 				HoldTime: 10 * time.Second, Keepalive: 3 * time.Second, NextHop: NextHopUnchanged, PasswordFile: secret,
 				PrefixLimit: PrefixLimit{Max: 7, Warning: 75, Action: LimitClose, Idle: 5 * time.Minute},
@@ -373,6 +374,7 @@ func TestMistakes(t *testing.T) {
 		"next-hop-objects":   {"fib: {next-hop-objects: auto}", "1:25", "allowed: true or false"},
 		"sweep-after 0":      {"fib: {sweep-after: 0s}", "1:20", "allowed: 1s to 1h"},
 		"on-stop":            {"fib: {on-stop: drop}", "1:16", "allowed: keep, flush"},
+		"role-strict alone":  {peers("role-strict: true"), "3:59", "has no use without a role"},
 		"bfd next hop twice": {"fib: {bfd-next-hops: {addresses: [10.1.0.9, 10.1.0.9]}}", "1:45", "10.1.0.9 is listed twice"},
 		"bfd next hop peer":  {peers("port: 179") + "fib: {bfd-next-hops: {addresses: [10.1.0.5]}}", "4:35", "10.1.0.5 is peer two in line 3, allowed: next hops that are no peers"},
 		"bfd next hop TTL":   {"fib: {bfd-next-hops: {mode: single-hop, min-ttl: 9}}", "1:50", "has no use with mode single-hop"},

@@ -65,10 +65,10 @@ var (
 		Message: "session is down",
 		Fields:  "peer name cause reason graceful",
 		Cause: "The BGP session with the peer ended. CAUSE is one of hold-timer (nothing was heard for the hold time), notification-received or " +
-			"notification-sent (REASON has code and subcode by name), connection-lost, bfd, prefix-limit, bad-peer-as, operator, deconfigured, " +
+			"notification-sent (REASON has code and subcode by name), connection-lost, bfd, prefix-limit, bad-peer-as, role-mismatch, operator, deconfigured, " +
 			"graceful-restart (the peer promised to keep forwarding, so its routes stay for now). The traffic has been moved to the peers that remain.",
 		Next: "For hold-timer and connection-lost check the network between here and the peer; for a notification read the peer's own log; " +
-			"for bad-peer-as compare the ASNs on both sides. `nexthopctl peers` shows whether it is trying again.",
+			"for bad-peer-as compare the ASNs on both sides, for role-mismatch the roles. `nexthopctl peers` shows whether it is trying again.",
 	}
 	RestartExpired = Event{
 		ID: "8833c2c5ba224e8d9d5e903a25db502e", Name: "restart-expired", Level: slog.LevelWarn,

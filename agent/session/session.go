@@ -99,7 +99,7 @@ type LongLived struct {
 type DownReason struct {
 	// Cause is one of hold-timer, notification-sent, notification-received,
 	// connection-lost, operator, bfd, prefix-limit, graceful-restart, bad-peer-as,
-	// deconfigured, unknown.
+	// role-mismatch, deconfigured, unknown.
 	Cause string
 	// Text is for a person: "NOTIFICATION received: Cease/Administrative Shutdown (6/2): maintenance".
 	Text          string
@@ -125,6 +125,8 @@ type PeerInfo struct {
 	LastDown          DownReason
 	LastDownAt        time.Time
 	Advertised        map[Family]int // paths in the Adj-RIB-Out; nil: none, or not counted (yet)
+	OnlyToCustomers   int            // of the paths in the Adj-RIB-Out, those that it is not told (RFC 9234)
+	RoleConfirmed     bool           // it says itself that it has the role of its configuration
 	Warning           string         // something about the session to act on
 }
 

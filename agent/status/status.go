@@ -90,7 +90,13 @@ type Peer struct {
 	// Refused counts the paths that are never used, by reason: loops, guards.
 	Refused    map[string]int `json:"refused,omitempty"`
 	Advertised int            `json:"advertised"`
-	// Families splits the last three, by "ipv4" and "ipv6".
+	// OnlyToCustomers counts the paths that the peer is not told because they are for
+	// customers only, and its role is another (RFC 9234).
+	OnlyToCustomers int `json:"onlyToCustomers,omitempty"`
+	// Role is what the peer is to us, RoleConfirmed that its own OPEN says so.
+	Role          string `json:"role,omitempty"`
+	RoleConfirmed bool   `json:"roleConfirmed,omitempty"`
+	// Families splits received, accepted and advertised, by "ipv4" and "ipv6".
 	Families         map[string]Prefixes `json:"families,omitempty"`
 	Restarting       bool                `json:"restarting,omitempty"`     // graceful restart under way
 	LongLivedStale   int                 `json:"longLivedStale,omitempty"` // paths (RFC 9494)
@@ -171,7 +177,7 @@ type Path struct {
 	Origin       string `json:"origin"` // EBgp (learned), Igp (advertised)
 	AsPath       string `json:"asPath"` // hyphen-joined
 	Weight       int    `json:"weight"` // 32768 learned, 0 advertised
-	// Ours, beyond what Azure shows. Learned view only, but for Peer and the last four.
+	// Ours, beyond what Azure shows. Learned view only, but for Peer and the last five.
 	Peer           string    `json:"peer,omitempty"` // name of the peer it was learned from, or is advertised to
 	Best           bool      `json:"best"`
 	Installed      bool      `json:"installed"`
@@ -182,6 +188,7 @@ type Path struct {
 	BGPOrigin      string    `json:"bgpOrigin,omitempty"` // igp, egp, incomplete
 	MED            *uint32   `json:"med,omitempty"`
 	Communities    []string  `json:"communities,omitempty"`
+	OTC            *uint32   `json:"otc,omitempty"`      // the AS that says: only to customers (RFC 9234)
 	Instance       string    `json:"instance,omitempty"` // reserved for RouteServiceRole_IN_n
 }
 

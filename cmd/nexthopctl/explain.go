@@ -166,6 +166,9 @@ func (c *cli) printExplainPath(e *status.Explanation, p *status.ExplainPath) {
 	if len(p.Communities) > 0 {
 		attrs = append(attrs, "communities "+strings.Join(p.Communities, " "))
 	}
+	if p.OTC != nil {
+		attrs = append(attrs, fmt.Sprintf("only to customers says AS %d", *p.OTC))
+	}
 	c.detail("attributes", strings.Join(attrs, ", "))
 	c.detail("age", c.since(&p.Since))
 }

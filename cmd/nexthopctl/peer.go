@@ -77,6 +77,16 @@ func (c *cli) printPeer(p *status.Peer) {
 	c.field("local", "%s", addrString(p.LocalAddress))
 	c.field("remote id", "%s", addrString(p.RemoteID))
 	c.field("timers", "hold %ds, keepalive %ds", p.HoldTime, p.Keepalive)
+	if p.Role != "" {
+		said := "it does not say so itself"
+		switch {
+		case p.RoleConfirmed:
+			said = "it says so itself"
+		case p.State != "Established":
+			said = "no session"
+		}
+		c.field("role", "%s (%s)", p.Role, said)
+	}
 	told := advertised(*p)
 	if told == "" {
 		told = "not counted how many are"
@@ -84,6 +94,9 @@ func (c *cli) printPeer(p *status.Peer) {
 	c.field("prefixes", "%d received, %d accepted, %s advertised", p.Received, p.Accepted, told)
 	for _, reason := range slices.Sorted(maps.Keys(p.Refused)) {
 		c.field("refused", "%d %s", p.Refused[reason], reason)
+	}
+	if p.OnlyToCustomers > 0 {
+		c.field("withheld", "%d that are for customers only", p.OnlyToCustomers)
 	}
 	c.field("flaps", "%d", p.Flaps)
 	if p.BFD != "" {

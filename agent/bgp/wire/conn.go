@@ -2,6 +2,8 @@ package wire
 
 import (
 	"bufio"
+	"encoding/binary"
+	"fmt"
 	"io"
 	"net"
 	"sync"
@@ -34,10 +36,16 @@ type Options struct {
 	// SendHold is how long the peer may take to make room for a message (RFC 9687).
 	// GoBGP waits for ever, and queues what is to be sent meanwhile.
 	SendHold time.Duration
+	// Refused: the session is to end without a word but the NOTIFICATION. Nothing of the
+	// peer comes through, and nothing else goes to it.
+	Refused bool
+	// Lost hears of announcements that became too long with what was added to them, from
+	// within Write.
+	Lost func(prefixes int)
 }
 
-// Conn gives GoBGP what is left of a peer's messages after they were judged. One
-// goroutine may read and one may write.
+// Conn gives GoBGP what is left of a peer's messages after they were judged, and the peer
+// what becomes of ours. One goroutine may read; any may write.
 type Conn struct {
 	Socket
 	o   Options
@@ -49,6 +57,10 @@ type Conn struct {
 	dead    bool         // a reset was asked for
 	refresh [2]time.Time // when a ROUTE-REFRESH was last passed, for IPv4 and IPv6
 
+	writing sync.Mutex // guards the two below; held while the socket takes them
+	part    []byte     // of a message whose end was not written yet
+	sent    []byte     // what goes out: capacity only grows
+
 	mu       sync.Mutex
 	deadline bool          // GoBGP set a deadline for writing
 	wake     chan struct{} // closed when reading is to end
@@ -57,7 +69,7 @@ type Conn struct {
 
 // NewConn reads from a socket of which nothing was read since the session came up.
 func NewConn(s Socket, o Options) *Conn {
-	return &Conn{Socket: s, o: o, in: bufio.NewReaderSize(s, bufferSize), wake: make(chan struct{})}
+	return &Conn{Socket: s, o: o, in: bufio.NewReaderSize(s, bufferSize), wake: make(chan struct{}), dead: o.Refused}
 }
 
 // Read implements net.Conn.
@@ -153,7 +165,54 @@ func (c *Conn) Write(b []byte) (int, error) {
 		_ = c.Socket.SetWriteDeadline(time.Now().Add(c.o.SendHold)) // closed: Write says so
 	}
 	c.mu.Unlock()
-	return c.Socket.Write(b)
+	if r := c.o.Session.Relation; !r.Above && !r.Below && !c.o.Refused {
+		return c.Socket.Write(b)
+	}
+	return c.rewrite(b)
+}
+
+// rewrite sends what becomes of the messages in b, which need not end where it does.
+func (c *Conn) rewrite(b []byte) (int, error) {
+	c.writing.Lock()
+	defer c.writing.Unlock()
+	rest := b
+	if len(c.part) > 0 {
+		c.part = append(c.part, b...)
+		rest = c.part
+	}
+	c.sent = c.sent[:0]
+	for len(rest) >= headerLen {
+		n := int(binary.BigEndian.Uint16(rest[16:]))
+		if n < headerLen {
+			return 0, fmt.Errorf("bug: a message of %d octets is to be sent", n)
+		}
+		if n > len(rest) {
+			break
+		}
+		c.outgoing(rest[:n])
+		rest = rest[n:]
+	}
+	c.part = append(c.part[:0], rest...) // also where rest is its end
+	if len(c.sent) > 0 {
+		if _, err := c.Socket.Write(c.sent); err != nil {
+			return 0, err
+		}
+	}
+	return len(b), nil
+}
+
+// outgoing adds what becomes of one message to what is sent.
+func (c *Conn) outgoing(message []byte) {
+	switch typ := message[18]; {
+	case c.o.Refused && typ != typeNotification:
+	case typ == typeUpdate && len(message) >= headerLen+4:
+		var lost int
+		if c.sent, lost = c.o.Session.Outgoing(c.sent, message); lost > 0 {
+			c.o.Lost(lost)
+		}
+	default:
+		c.sent = append(c.sent, message...)
+	}
 }
 
 // SetWriteDeadline implements net.Conn.

@@ -57,12 +57,18 @@ func (s Session) Update(out, body []byte) ([]byte, Fault) {
 			u.unreach.nlri, u.changed = rest, true
 		}
 	}
+	s.arrived(u)
 	if !u.changed {
 		start := len(out)
 		out = append(appendHeader(out, typeUpdate), body...)
 		return finish(out, start), u.fault
 	}
-	return u.append(out), u.fault
+	out, lost := u.appendWithin(out, s.limit())
+	if lost > 0 {
+		u.fault.worse(withdraw(lengthError, "no room for the attribute OTC"))
+		u.fault.Withdrawn = lost
+	}
+	return out, u.fault
 }
 
 // parse takes the UPDATE apart. ok is false where the session must be reset for it: its
@@ -234,11 +240,10 @@ func (u *update) append(out []byte) []byte {
 	if u.unreach.present && (u.unreach.n == 0 || len(u.unreach.nlri) > 0) {
 		attrs = u.unreach.appendUnreach(attrs)
 	}
-	announces := len(u.nlri) > 0 || u.reach.n > 0
 	if u.reach.n > 0 {
 		attrs = u.reach.appendReach(attrs)
 	}
-	if announces {
+	if u.announces() {
 		for _, a := range u.attrs {
 			attrs = append(attrs, a.raw...)
 			attrs[len(attrs)-len(a.raw)] = a.flags

@@ -204,7 +204,7 @@ func FuzzUpdate(f *testing.F) {
 		if len(in) < 4 || len(in) > maxExtendedLen-headerLen {
 			return
 		}
-		s := Session{IPv4: flags&1 != 0, IPv6: flags&2 != 0, TwoByteAS: flags&4 != 0, ExtendedNextHop: flags&8 != 0}
+		s := Session{IPv4: flags&1 != 0, IPv6: flags&2 != 0, TwoByteAS: flags&4 != 0, ExtendedNextHop: flags&8 != 0, ExtendedMessage: len(in) > maxLen-headerLen}
 		before := bytes.Clone(in)
 		out, fault := s.Update(nil, in)
 		if !bytes.Equal(in, before) {

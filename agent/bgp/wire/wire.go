@@ -6,7 +6,9 @@
 // families that were negotiated, and without attributes that nobody here uses.
 //
 // It decides about form only. What an announcement means, and whether it is wanted, is
-// for others to say. It imports nothing of GoBGP.
+// for others to say. The exception is the attribute Only to Customer (RFC 9234), which
+// GoBGP does not know: it is added and acted upon here, in both directions. It imports
+// nothing of GoBGP.
 package wire
 
 import (
@@ -20,6 +22,7 @@ type Session struct {
 	TwoByteAS       bool // the peer lacks 4-octet AS numbers (RFC 6793)
 	ExtendedNextHop bool // IPv6 next hops for IPv4 prefixes (RFC 8950)
 	ExtendedMessage bool // RFC 8654
+	Relation        Relation
 }
 
 // Reaction is what a fault leads to, the weakest first.
@@ -103,7 +106,7 @@ func (s Session) header(h []byte) (body int, f Fault) {
 			return 0, reset(codeHeader, notSynchronized, nil, "the marker is not all ones")
 		}
 	}
-	n, limit := int(binary.BigEndian.Uint16(h[16:])), maxLen
+	n := int(binary.BigEndian.Uint16(h[16:]))
 	least, most := 0, maxExtendedLen
 	switch h[18] {
 	case typeOpen:
@@ -120,10 +123,7 @@ func (s Session) header(h []byte) (body int, f Fault) {
 	default:
 		return 0, reset(codeHeader, badType, h[18:19], fmt.Sprintf("message type %d", h[18]))
 	}
-	if s.ExtendedMessage {
-		limit = maxExtendedLen
-	}
-	if n < least || n > min(most, limit) {
+	if n < least || n > min(most, s.limit()) {
 		return 0, reset(codeHeader, badLength, h[16:18], fmt.Sprintf("a message of type %d and length %d", h[18], n))
 	}
 	return n - headerLen, Fault{}
