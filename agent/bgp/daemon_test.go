@@ -96,7 +96,7 @@ route-map v6 permit 10
 		return []string{"/usr/lib/frr/bgpd", "-f", file, "-n", "-Z", "-S", "-P", "0", "-l", peerAddr(n).String(), "-p", port,
 			"-i", filepath.Join(dir, "pid"), "--vty_socket", dir, "--log", "stdout"}
 	})
-	within(t, 10*time.Second, "FRR's vty", func() bool {
+	within(t, time.Minute, "FRR's vty", func() bool {
 		_, err := os.Stat(filepath.Join(d.dir, "bgpd.vty"))
 		return err == nil
 	})

@@ -68,7 +68,7 @@ func connect(t testing.TB, from netip.Addr, o fakeOptions) *fake {
 	var f *fake
 	// GoBGP turns a connection away while the peer is idle, up to 5 s after a session.
 	eventually(t, fmt.Sprintf("session of %s", from), func() bool {
-		d := net.Dialer{LocalAddr: tcpFrom(from), Timeout: time.Second}
+		d := net.Dialer{LocalAddr: tcpFrom(from), Timeout: 10 * time.Second}
 		conn, err := d.Dial("tcp", to)
 		if err != nil {
 			return false
@@ -137,7 +137,7 @@ func (f *fake) handshake(from netip.Addr, o fakeOptions) error {
 	if err != nil {
 		f.t.Fatalf("OPEN: %v", err)
 	}
-	f.conn.SetDeadline(time.Now().Add(3 * time.Second))
+	f.conn.SetDeadline(time.Now().Add(10 * time.Second))
 	defer f.conn.SetDeadline(time.Time{})
 	if err := f.send(open); err != nil {
 		return err
@@ -417,7 +417,7 @@ func (f *fake) isClosed() bool {
 func (f *fake) wantRoute(prefix, want string) {
 	f.t.Helper()
 	got := ""
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(time.Minute); ; time.Sleep(5 * time.Millisecond) {
 		if got = f.route(prefix); got == want {
 			return
 		}

@@ -199,7 +199,7 @@ func TestFiltersAreReadAlike(t *testing.T) {
 			}
 		}
 		for f, name := range map[*fake]string{b: "the peer with the export filter", plain: "the other peer"} {
-			deadline := time.Now().Add(10 * time.Second)
+			deadline := time.Now().Add(time.Minute)
 			for !equalMaps(f.all(), want[f]) {
 				if time.Sleep(5 * time.Millisecond); time.Now().After(deadline) {
 					report(t, name, f.all(), want[f])

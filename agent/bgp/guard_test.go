@@ -228,6 +228,7 @@ func TestGracefulRestart(t *testing.T) {
 		g := connect(t, a, fakeOptions{asn: 65147})
 		g.announce(two)
 		b.wantRoute("192.168.2.0/24", "65515 65147 via 10.1.0.4 [igp] med - []")
+		eventually(t, "both paths", func() bool { return r.count(a) == 2 })
 		s.EndRestart(a) // is over
 		time.Sleep(100 * time.Millisecond)
 		if r.state(a) != Established || r.count(a) != 2 {

@@ -162,7 +162,8 @@ func TestRefusedASPath(t *testing.T) {
 			}
 			b.wantRoute("192.168.7.0/24", want)
 			eventually(t, "AS path "+c.asPath+" in what is learned", func() bool {
-				return r.path(peerAddr(4), "192.168.7.0/24").ASPath.String() == c.asPath
+				got := r.path(peerAddr(4), "192.168.7.0/24")
+				return got != nil && got.ASPath.String() == c.asPath
 			})
 		})
 	}

@@ -92,19 +92,19 @@ func TestDownReasons(t *testing.T) {
 		received: "6/2 " + deconfiguredText,
 	}, {
 		name:     "hold timer",
-		o:        fakeOptions{hold: 3, noRestart: true},
+		o:        fakeOptions{hold: 6, noRestart: true},
 		end:      func(*testing.T, *Speaker, *fake) {}, // sends no KEEPALIVE
 		want:     DownReason{Cause: "hold-timer", Text: holdTimerText, Code: 4},
 		received: "4/0",
 	}, {
 		name:     "hold timer of one that restarts gracefully, without the N bit of RFC 8538",
-		o:        fakeOptions{hold: 3},
+		o:        fakeOptions{hold: 6},
 		end:      func(*testing.T, *Speaker, *fake) {},
 		want:     DownReason{Cause: "hold-timer", Text: holdTimerText, Code: 4},
 		received: "4/0",
 	}, {
 		name: "hold timer of one with the N bit",
-		o:    fakeOptions{hold: 3, notifies: true},
+		o:    fakeOptions{hold: 6, notifies: true},
 		end:  func(*testing.T, *Speaker, *fake) {},
 		want: DownReason{
 			Cause: "graceful-restart", Text: "the peer restarts and goes on forwarding (hold-timer: " + holdTimerText + ")", Code: 4,

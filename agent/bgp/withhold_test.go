@@ -54,9 +54,10 @@ func TestWithhold(t *testing.T) {
 	c.wantRoute("192.168.3.0/24", from("65147", "10.1.0.99"))
 	c.wantRoute("192.168.2.0/24", "")
 	c.wantRoute("192.168.1.0/24", from("65148 65148", "10.1.0.5"))
-	if got := r.path(peerAddr(4), "192.168.2.0/24"); got == nil || got.NextHop.String() != "10.1.0.99" {
-		t.Errorf("the peer's path is %+v, want the one by 10.1.0.99", got)
-	}
+	eventually(t, "the peer's path by 10.1.0.99", func() bool {
+		got := r.path(peerAddr(4), "192.168.2.0/24")
+		return got != nil && got.NextHop.String() == "10.1.0.99"
+	})
 
 	// One more and one less, with what is in force changed in place.
 	s.Withhold(append(withheld(4, false, "192.168.2.0/24", "::/0"), withheld(4, true, "192.168.3.0/24")...))
