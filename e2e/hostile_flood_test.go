@@ -21,7 +21,7 @@ import (
 // connectAs opens a connection from an address on a node.
 func connectAs(n *lab.Node, from netip.Addr) (conn *net.TCPConn, err error) {
 	err = n.Do(func() error {
-		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
 		conn, err = nva.Connect(ctx, nva.Transport{Local: from, Remote: netip.AddrPortFrom(lab.SeedHost, 179)})
 		return err

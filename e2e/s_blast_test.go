@@ -21,6 +21,7 @@ func TestBlastRadius(t *testing.T) {
 	announce(t, s[0], nva.Attrs{NextHop: lab.SeedNVA(0)}, lab.SeedBranch)
 	b.route(t, mine[149], lab.SeedNVA(1))
 	b.route(t, lab.SeedBranch, lab.SeedNVA(0))
+	b.quiet(t)
 
 	refused := func() {
 		t.Helper()

@@ -116,12 +116,7 @@ func failover(t *testing.T, standby bool, loss loss) {
 	}
 	must(t, monitor.Kill())
 	if loss.signal != "" {
-		last := value(b.d.Status(within(t)))(t).LastFailover
-		if last == nil || last.Signal != loss.signal || last.Groups == 0 || last.Prefixes != failoverRoutes {
-			t.Errorf("status tells of the failover %+v, want one by %q of %d prefixes", last, loss.signal, failoverRoutes)
-		} else {
-			t.Logf("%d prefixes in %d groups moved in %d us", last.Prefixes, last.Groups, last.Microseconds)
-		}
+		b.failedOver(t, loss.signal, failoverRoutes)
 	}
 
 	switch {
@@ -172,13 +167,25 @@ func TestS24_LinkLoss(t *testing.T) {
 			if n := strings.Count(value(b.Host.Run(within(t), "ip", "-4", "-o", "route", "show", "proto", "165"))(t), "\n"); n != failoverRoutes {
 				t.Errorf("the kernel has %d routes of ours, want %d", n, failoverRoutes)
 			}
-			if last := value(b.d.Status(within(t)))(t).LastFailover; last == nil || last.Signal != "link eth0" {
-				t.Errorf("status tells of the failover %+v, want one by link eth0", last)
-			}
+			b.failedOver(t, "link eth0", 0)
 			must(t, how.back(b.HostVNet))
 			b.route(t, lab.SeedBranch, lab.SeedNVA(0), addr("10.9.0.5"))
 		})
 	}
+}
+
+// failedOver waits until status tells of the failover by a signal, of so many prefixes (0:
+// the kernel itself may have moved them first).
+func (b *bed) failedOver(t *testing.T, signal string, prefixes int) {
+	t.Helper()
+	poll(t, "the failover by "+signal+" in status", func() error {
+		last := value(b.d.Status(within(t)))(t).LastFailover
+		if last == nil || last.Signal != signal || prefixes > 0 && (last.Groups == 0 || last.Prefixes != prefixes) {
+			return fmt.Errorf("%+v, want one of %d prefixes", last, prefixes)
+		}
+		t.Logf("%d prefixes in %d groups moved in %d us", last.Prefixes, last.Groups, last.Microseconds)
+		return nil
+	})
 }
 
 // quiet waits until the daemon has nothing to do: what it counts stays the same.

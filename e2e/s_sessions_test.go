@@ -196,9 +196,15 @@ func TestS3_DynamicPeers(t *testing.T) {
 	wrong := nva4(1)
 	wrong.ASN++
 	t.Run("S3/AS", func(t *testing.T) { never(t, b.NVAs[1], wrong) })
-	if p := b.peerStatus(t, "other-"+lab.SeedNVA(1).String()); !strings.Contains(p.LastDown, "another ASN") {
-		t.Errorf("the one with the wrong AS: %+v", p)
-	}
+	poll(t, "why the one with the wrong AS is not up", func() error {
+		if s, err := dialOnce(within(t), b.NVAs[1], wrong); err == nil {
+			s.Close()
+		}
+		if p := b.peerStatus(t, "other-"+lab.SeedNVA(1).String()); !strings.Contains(p.LastDown, "another ASN") {
+			return fmt.Errorf("%+v", p)
+		}
+		return nil
+	})
 }
 
 // check runs nexthopd check on a configuration, for its output and status.
