@@ -8,6 +8,7 @@ import (
 
 	"github.com/nexthopd/nexthopd/agent/config"
 	"github.com/nexthopd/nexthopd/agent/journal"
+	"github.com/nexthopd/nexthopd/agent/rib"
 	"github.com/nexthopd/nexthopd/agent/session"
 )
 
@@ -159,4 +160,19 @@ func (a *Agent) limitWarning(p *peer) string {
 		}
 	}
 	return ""
+}
+
+// limitDetail says which limit a path is beyond, and how far its peer is. mu is held.
+func (a *Agent) limitDetail(v *rib.Verdict, ipv4 bool) string {
+	p, f := a.peers.bySource[v.Path.Source], session.IPv6
+	if ipv4 {
+		f = session.IPv4
+	}
+	received, limit, waiting, _ := a.headroom(p, ipv4)
+	what := fmt.Sprintf("its prefix-limit is %d", limit)
+	if v.Path.Over == rib.OverTotal {
+		what = fmt.Sprintf("prefix-limit-total is %d for all peers together", a.cfg.PrefixLimitTotal)
+	}
+	return fmt.Sprintf("its peer announces %d %s prefixes and %s: this one came after the others, and is one of %d that wait for a place",
+		received, familyName(f), what, waiting)
 }

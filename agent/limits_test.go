@@ -75,7 +75,7 @@ func TestS9Freeze(t *testing.T) {
 			t.Errorf("warning %q, want %q", p.Warning, want)
 		}
 		x, err := l.a.explain(t.Context(), all[12].String())
-		if err != nil || x.Reason != "prefix-limit" || !strings.Contains(x.Verdict, "announces more than its prefix-limit, and this one came after the others") {
+		if err != nil || x.Reason != "prefix-limit" || !strings.Contains(x.Verdict, "its peer announces 15 IPv4 prefixes and its prefix-limit is 10: this one came after the others, and is one of 5 that wait for a place") {
 			t.Errorf("explain: %+v, %v", x, err)
 		}
 
@@ -143,6 +143,10 @@ func TestPrefixLimitTotal(t *testing.T) {
 		}
 		if want := "2 of its 4 IPv4 prefixes are beyond prefix-limit-total: those are not used"; l.peer("bird").Warning != want {
 			t.Errorf("warning %q", l.peer("bird").Warning)
+		}
+		x, err := l.a.explain(t.Context(), all[11].String())
+		if want := "its peer announces 4 IPv4 prefixes and prefix-limit-total is 10 for all peers together"; err != nil || !strings.Contains(x.Verdict, want) {
+			t.Errorf("explain: %q, %v, want %q in it", x.Verdict, err, want)
 		}
 		l.withdraw(quagga, all[:2]...)
 		l.settle()

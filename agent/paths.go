@@ -40,8 +40,11 @@ func (a *Agent) judge(prefix netip.Prefix) judgement {
 	j.verdicts = a.policy.Judge(prefix, a.rib.Paths(prefix), j.entry, a.table.State, a.resolver.Resolve)
 	for i := range j.verdicts {
 		v := &j.verdicts[i]
-		if v.Reason == rib.Damped {
+		switch v.Reason {
+		case rib.Damped:
 			v.Detail = a.dampedDetail(v, &j)
+		case rib.PrefixLimit:
+			v.Detail = a.limitDetail(v, prefix.Addr().Is4())
 		}
 		j.local = append(j.local, a.peers.bySource[v.Path.Source].local)
 	}

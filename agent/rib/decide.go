@@ -292,10 +292,7 @@ func (v *Verdict) is(via fib.Via) bool {
 func (p *Policy) refused(pfx netip.Prefix, x Path, why Reason, rule string) string {
 	switch why {
 	case PrefixLimit:
-		if x.Over == OverTotal {
-			return "all peers together announce more than prefix-limit-total, and this one came after the others"
-		}
-		return "its peer announces more than its prefix-limit, and this one came after the others"
+		return "it came after others, and there is no place for it" // the caller knows the limit
 	case Filtered:
 		return "the import filter of its peer rejects it: " + rule
 	case OwnASInPath:

@@ -130,12 +130,12 @@ func cannedPolicy(r status.PolicyRequest) status.PolicyTest {
 		return status.PolicyTest{
 			Peer: r.Peer, Paths: 1204, Changed: 1002,
 			Rules: []status.PolicyCount{
-				{Rule: `rule "customers\x1b[31m" (prefix 10.0.0.0/8 le 24): set local-pref 200`, Accepted: true, Paths: 200},
+				{Rule: `rule "customers\x1b[31m" (prefix 10.0.0.0/8 le 24: set local-pref 200)`, Accepted: true, Paths: 200},
 				{Rule: `rule "no-hosts" (prefix 0.0.0.0/0 ge 25)`, Paths: 1003},
 				{Rule: "no rule matches, and the default is accept", Accepted: true, Paths: 1},
 			},
 			Changes: []status.PolicyChange{
-				{Prefix: "10.1.0.0/16", Accepted: true, Rule: `rule "customers" (prefix 10.0.0.0/8 le 24): set local-pref 200`},
+				{Prefix: "10.1.0.0/16", Accepted: true, Rule: `rule "customers" (prefix 10.0.0.0/8 le 24: set local-pref 200)`},
 				{Prefix: "192.168.7.128/25", Rule: `rule "no-hosts" (prefix 0.0.0.0/0 ge 25)`},
 			},
 		}
