@@ -13,8 +13,8 @@ LDFLAGS := -X github.com/nexthopd/nexthopd/internal/version.release=$(VERSION)
 FUZZTIME ?= 60s
 
 # A test that hangs ends with its goroutines printed, well within CI's hour.
-UNIT_TIMEOUT := 10m
-E2E_TIMEOUT := 30m
+UNIT_TIMEOUT := 15m
+E2E_TIMEOUT := 40m
 
 unit_packages = unit=$$(go list ./... | grep -v '/e2e\(/\|$$\)')
 
