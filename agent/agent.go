@@ -158,7 +158,7 @@ type Agent struct {
 	fightsSince time.Time
 	fights      map[netip.Prefix]int
 	postponed   map[netip.Prefix]bool
-	batch       []netip.Prefix
+	batch       []rib.Changed
 	vias        []fib.Via
 	hub         hub
 }

@@ -160,8 +160,8 @@ func (a *Agent) decide(hostRead bool) (more bool) {
 	a.mu.Lock()
 	a.protect(hostRead)
 	a.batch = a.rib.Next(a.batch[:0], cycleRoutes)
-	for _, p := range a.batch {
-		paths := a.rib.Paths(p)
+	for _, c := range a.batch {
+		p, paths := c.Prefix, c.Paths
 		var why rib.Reason
 		a.vias, why = a.policy.Rank(a.vias[:0], p, paths)
 		a.table.Set(p, a.vias)
@@ -183,8 +183,8 @@ func (a *Agent) decide(hostRead bool) (more bool) {
 	more = a.rib.Dirty() > 0
 	a.mu.Unlock()
 	if a.hub.watched() {
-		for _, p := range a.batch {
-			a.pathEvent(p)
+		for _, c := range a.batch {
+			a.pathEvent(c.Prefix)
 		}
 	}
 	return more

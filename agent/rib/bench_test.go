@@ -45,13 +45,13 @@ func BenchmarkTableLoad(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; i < b.N; i += n {
 		tab := NewTable()
-		var batch []netip.Prefix
+		var batch []Changed
 		var vias []fib.Via
 		drain := func() {
 			for tab.Dirty() > 0 {
 				batch = tab.Next(batch[:0], 2048)
-				for _, p := range batch {
-					vias, _ = policy.Rank(vias[:0], p, tab.Paths(p))
+				for _, c := range batch {
+					vias, _ = policy.Rank(vias[:0], c.Prefix, c.Paths)
 				}
 			}
 		}

@@ -68,7 +68,7 @@ func TestDamping(t *testing.T) {
 	now += 20
 	table.Reuse(now)
 	want("decayed", false)
-	if got := table.Next(nil, 10); len(got) != 1 || got[0] != p {
+	if got := table.Next(nil, 10); len(got) != 1 || got[0].Prefix != p {
 		t.Errorf("dirty: %v", got)
 	}
 	now += 10 * half

@@ -119,8 +119,8 @@ func TestTotalLimit(t *testing.T) {
 				tab.Update(src, []Change{{nth(r.Intn(10)), a}}, 1)
 			}
 			dirty := map[netip.Prefix]bool{}
-			for _, p := range tab.Next(nil, 1000) {
-				dirty[p] = true
+			for _, c := range tab.Next(nil, 1000) {
+				dirty[c.Prefix] = true
 			}
 			sum, waits, room := 0, 0, false
 			now := map[string]bool{}

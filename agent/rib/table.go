@@ -16,7 +16,7 @@ type Table struct {
 	Yield func()
 
 	dests    map[netip.Prefix]*dest
-	dirty    []netip.Prefix
+	dirty    []marked
 	head     int
 	known    int                // dests with paths
 	nextHops map[netip.Addr]int // paths that name it
@@ -35,6 +35,19 @@ type dest struct {
 	paths []Path // ascending by Source: one path per peer
 	dirty bool
 	two   [2]Path // where paths begin: most prefixes have two, and an allocation less counts
+}
+
+// marked is an entry of the queue of what changed. A dest is not forgotten while it is in there.
+type marked struct {
+	prefix netip.Prefix
+	dest   *dest
+}
+
+// Changed is a prefix that changed, and its paths now, ascending by source. They must not
+// be kept beyond the next change of the table.
+type Changed struct {
+	Prefix netip.Prefix
+	Paths  []Path
 }
 
 // Count is a number of paths by family.
@@ -144,7 +157,7 @@ func (t *Table) use(nh netip.Addr, n int) {
 func (t *Table) mark(p netip.Prefix, d *dest) {
 	if !d.dirty {
 		d.dirty = true
-		t.dirty = append(t.dirty, p)
+		t.dirty = append(t.dirty, marked{p, d})
 	}
 }
 
@@ -233,17 +246,15 @@ func (t *Table) withdrawIf(match func(netip.Prefix, Path) bool) {
 }
 
 // Next appends up to max changed prefixes to buf and forgets that they changed.
-func (t *Table) Next(buf []netip.Prefix, max int) []netip.Prefix {
+func (t *Table) Next(buf []Changed, max int) []Changed {
 	for ; max > 0 && t.head < len(t.dirty); max-- {
-		p := t.dirty[t.head]
+		p, d := t.dirty[t.head].prefix, t.dirty[t.head].dest
 		t.head++
-		if d := t.dests[p]; d != nil {
-			d.dirty = false
-			if len(d.paths) == 0 {
-				delete(t.dests, p)
-			}
+		d.dirty = false
+		if len(d.paths) == 0 {
+			delete(t.dests, p)
 		}
-		buf = append(buf, p)
+		buf = append(buf, Changed{p, d.paths})
 	}
 	switch {
 	case t.head == len(t.dirty):

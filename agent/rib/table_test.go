@@ -17,8 +17,8 @@ var now = time.Unix(1e9, 0)
 func announce(p string, a *Attrs) []Change { return []Change{{Prefix: pfx(p), Attrs: a}} }
 
 func next(t *Table) (out []string) {
-	for _, p := range t.Next(nil, 100) {
-		out = append(out, p.String())
+	for _, c := range t.Next(nil, 100) {
+		out = append(out, c.Prefix.String())
 	}
 	slices.Sort(out)
 	return out
@@ -248,12 +248,13 @@ func TestAnyOrder(t *testing.T) {
 			return show(vias) + string(why)
 		}
 		drain := func(max int) {
-			for _, p := range tab.Next(nil, max) {
+			for _, c := range tab.Next(nil, max) {
+				p := c.Prefix
 				if !dirty[p] {
 					t.Fatalf("seed %d: Next returned %s, which did not change", seed, p)
 				}
 				delete(dirty, p)
-				set[p] = rank(p, tab.Paths(p))
+				set[p] = rank(p, c.Paths)
 			}
 		}
 		forget := func(src fib.Source, which func(netip.Prefix, Path) bool) {
@@ -399,7 +400,7 @@ func TestTableBounded(t *testing.T) {
 	if tab.Dirty() != prefixes || len(tab.dests) != prefixes || cap(tab.dirty) > 4*prefixes {
 		t.Errorf("flapping without a reader: %d dirty, %d destinations, queue for %d", tab.Dirty(), len(tab.dests), cap(tab.dirty))
 	}
-	var buf []netip.Prefix
+	var buf []Changed
 	for i := range 50 * prefixes {
 		tab.Update(0, []Change{{p(i % prefixes), []*Attrs{x, y}[i/prefixes%2]}}, 1)
 		if i%100 == 0 {
