@@ -200,6 +200,31 @@ func TestForeignRoute(t *testing.T) {
 		l.expect("its link is down", seed, "10.1.0.4")
 		l.consistent()
 	})
+	// Each look at the kernel's route is a reading of the whole table.
+	bubble(t, "thousands of them", func(t *testing.T) {
+		l := newLab(t, nil)
+		prefixes := many(5000)
+		for _, p := range prefixes {
+			l.m.AddRoute(static(p, owner.Metric, fib.Leg{Gateway: addr("10.1.0.99"), IfIndex: l.eth0}))
+		}
+		l.up(quagga)
+		l.settle()
+		_, _, hosts := l.k.counts()
+		l.announce(quagga, prefixes...)
+		l.settle()
+		l.expectReason("conflict", quagga, prefixes[4999], "foreign-route")
+		if got := l.log.lines("event=foreign-conflict", "protocol=static"); len(got) == 0 {
+			t.Error("no record tells whose routes they are")
+		}
+		cycles := len(prefixes)/cycleRoutes + 1
+		if _, _, n := l.k.counts(); n-hosts > cycles+1 || l.k.lookups > cycles*fewConflicts {
+			t.Errorf("%d readings of the host and %d of the table, want no more than one of either for %d routes", n-hosts, l.k.lookups, cycleRoutes)
+		}
+		l.m.DelRoute(fib.Route{Prefix: prefixes[7], Table: 254, Metric: owner.Metric})
+		l.settle()
+		l.expect("one is gone", prefixes[7], "10.1.0.4")
+		l.consistent()
+	})
 	bubble(t, "another metric", func(t *testing.T) {
 		l := newLab(t, nil)
 		r := foreign(l)

@@ -76,6 +76,7 @@ type kernel struct {
 	applies int
 	dumps   int
 	hosts   int
+	lookups int
 	// fail, if set, is asked before every call: "apply", "dump", "host", "lookup".
 	fail func(call string) error
 }
@@ -111,6 +112,13 @@ func (k *kernel) Host() (*fib.Host, error) {
 		return nil, err
 	}
 	return k.Kernel.Host()
+}
+
+func (k *kernel) Lookup(p netip.Prefix) ([]fib.Route, error) {
+	if err := k.call("lookup", &k.lookups); err != nil {
+		return nil, err
+	}
+	return k.Kernel.Lookup(p)
 }
 
 func (k *kernel) failing(f func(call string) error) {

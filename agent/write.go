@@ -38,26 +38,68 @@ func (a *Agent) apply(ops []fib.Op) error {
 			a.log.Debug("kernel refused", "op", op.Kind.String(), "id", op.ID, "leg", op.Leg.String(), "err", r.Error())
 		}
 	}
+	var inTheWay []netip.Prefix
 	for _, p := range a.table.Done(time.Now(), refused) {
-		if e, _ := a.table.Entry(p); e.Failure != nil {
-			a.tellRefused(p, e.Failure)
+		if e, _ := a.table.Entry(p); e.Failure != nil && a.tellRefused(p, e.Failure) {
+			inTheWay = append(inTheWay, p)
 		}
 	}
+	a.tellForeign(inTheWay)
 	return nil
 }
 
 // tellRefused tells the operator of the first refusal; explain has the count of those
-// that follow.
-func (a *Agent) tellRefused(p netip.Prefix, f *fib.Failure) {
+// that follow. It says whether a route is in the way that is not told of yet.
+func (a *Agent) tellRefused(p netip.Prefix, f *fib.Failure) (foreign bool) {
 	if f.Attempts > 1 || a.conflicts[p] {
 		a.log.Debug("kernel refused again", "prefix", p, "op", f.Op.String(), "err", f.Err.Error(), "attempts", f.Attempts)
-		return
+		return false
 	}
 	if !f.Foreign() {
 		a.journal(journal.FIBRefused, slog.Any("prefix", p), slog.String("op", f.Op.String()), slog.String("err", f.Err.Error()))
 		a.event("route", nil, p, "kernel refused: "+f.Err.Error(), nil)
-		return
+		return false
 	}
+	return true
+}
+
+// fewConflicts is how many routes in the way are looked up one by one in a cycle. Each of
+// these reads the kernel's whole table, as one reading of the host does for all of them:
+// another daemon that has the same thousands of routes must not stop the loop for minutes.
+const fewConflicts = 4
+
+// tellForeign finds out whose the routes are that are in the way of ours.
+func (a *Agent) tellForeign(prefixes []netip.Prefix) {
+	whose := make(map[netip.Prefix]uint8)
+	if len(prefixes) > fewConflicts {
+		h, err := a.kernel.Host()
+		if err != nil {
+			a.log.Error("cannot read the routes in the way", "prefixes", len(prefixes), "err", err)
+			return
+		}
+		for _, r := range h.Routes {
+			if r.Table == a.cfg.FIB.Table && r.Metric == a.cfg.FIB.Metric {
+				whose[r.Prefix] = r.Protocol
+			}
+		}
+	}
+	looked := 0
+	for _, p := range prefixes {
+		if protocol, ok := whose[p]; ok {
+			a.tellConflict(p, protocol)
+			continue
+		}
+		if looked++; looked <= fewConflicts {
+			a.lookAtConflict(p)
+			continue
+		}
+		a.dueResync(metrics.ResyncRefused) // ours all the same, or gone again: that tells, of all
+		a.mistaken = append(a.mistaken, p)
+	}
+}
+
+// lookAtConflict reads the route that is in the way of one prefix.
+func (a *Agent) lookAtConflict(p netip.Prefix) {
 	routes, err := a.kernel.Lookup(p)
 	if err != nil {
 		a.log.Error("cannot read the route in the way", "prefix", p, "err", err)
@@ -72,14 +114,18 @@ func (a *Agent) tellRefused(p netip.Prefix, f *fib.Failure) {
 			a.mistaken = append(a.mistaken, p)
 			return
 		}
-		a.conflicts[p] = true
-		whose := protocolName(r.Protocol)
-		a.journal(journal.ForeignConflict, slog.Any("prefix", p), slog.Uint64("table", uint64(a.cfg.FIB.Table)),
-			slog.String("reason", string(rib.ForeignRoute)), slog.String("protocol", whose))
-		a.event("route", nil, p, "another program's route is in the way", map[string]string{"protocol": whose})
+		a.tellConflict(p, r.Protocol)
 		return
 	}
 	a.table.Retry(p) // it is gone again
+}
+
+func (a *Agent) tellConflict(p netip.Prefix, protocol uint8) {
+	a.conflicts[p] = true
+	whose := protocolName(protocol)
+	a.journal(journal.ForeignConflict, slog.Any("prefix", p), slog.Uint64("table", uint64(a.cfg.FIB.Table)),
+		slog.String("reason", string(rib.ForeignRoute)), slog.String("protocol", whose))
+	a.event("route", nil, p, "another program's route is in the way", map[string]string{"protocol": whose})
 }
 
 // ours tells whether a route read back is one of ours (S19).
