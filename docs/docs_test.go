@@ -1,11 +1,14 @@
 // Package docs is the manual. Its tests hold what a reader would stumble over: links
-// that lead nowhere, pages that nothing links to, reasons that nobody explains.
+// that lead nowhere, pages that nothing links to, reasons that nobody explains, statements
+// that nothing tests.
 package docs
 
 import (
+	"fmt"
 	"go/ast"
 	"go/parser"
 	"go/token"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"regexp"
@@ -196,6 +199,35 @@ func TestDependencies(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)^\t(\S+) v\S+$`).FindAllStringSubmatch(direct, -1) {
 		if !strings.Contains(texts["docs/dependencies.md"], m[1]+" ") && !strings.Contains(texts["docs/dependencies.md"], m[1]+",") {
 			t.Errorf("docs/dependencies.md lacks %s", m[1])
+		}
+	}
+}
+
+// The manual has every statement about what the route server does, and a test names each.
+func TestEveryStatementIsTested(t *testing.T) {
+	manual, err := os.ReadFile("semantics.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var tests strings.Builder
+	err = filepath.WalkDir("..", func(path string, _ fs.DirEntry, err error) error {
+		if err == nil && strings.HasSuffix(path, "_test.go") {
+			var b []byte
+			b, err = os.ReadFile(path)
+			tests.Write(b)
+		}
+		return err
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const statements = 38
+	for n := 1; n <= statements; n++ {
+		if !regexp.MustCompile(fmt.Sprintf(`\*\*(S\d+, )*S%d(, S\d+)*\*\* `, n)).Match(manual) {
+			t.Errorf("docs/semantics.md does not say S%d", n)
+		}
+		if !regexp.MustCompile(fmt.Sprintf(`\b(Test)?S%d(\b|_|[A-Z])`, n)).MatchString(tests.String()) {
+			t.Errorf("no test names S%d", n)
 		}
 	}
 }

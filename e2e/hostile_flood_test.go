@@ -193,7 +193,7 @@ func TestHostileConnections(t *testing.T) {
 	})
 }
 
-// A flood of UPDATEs starves nobody: an appliance with a short hold time keeps its
+// S12: a flood of UPDATEs starves nobody: an appliance with a short hold time keeps its
 // session, and a failover during the flood takes no longer than people wait.
 func TestHostileFlood(t *testing.T) {
 	b := newSeed(t, 2)

@@ -163,7 +163,7 @@ func TestHostileDeviationsAreDocumented(t *testing.T) {
 	}
 }
 
-// Hostile peers: whatever they send, the daemon lives, a good appliance's routes and
+// S12, hostile peers: whatever they send, the daemon lives, a good appliance's routes and
 // traffic are left alone, and the reaction is the RFC's (docs/rfc7606.md).
 func TestHostilePeers(t *testing.T) {
 	h := besiege(t)
