@@ -39,7 +39,7 @@ func ParseRegexp(text string) (Pattern, error) {
 	if text == "" {
 		return Pattern{}, fmt.Errorf("%q is empty", text)
 	}
-	re, err := regexp.Compile(Expand(text))
+	re, err := regexp.Compile(expand(text))
 	if err != nil {
 		// The error shows the expanded expression, which nobody wrote.
 		if _, plain := regexp.Compile(text); plain != nil {
@@ -50,8 +50,8 @@ func ParseRegexp(text string) (Pattern, error) {
 	return Pattern{Regexp: text, re: re}, nil
 }
 
-// Expand writes out what _ stands for.
-func Expand(text string) string { return strings.ReplaceAll(text, "_", boundary) }
+// expand writes out what _ stands for.
+func expand(text string) string { return strings.ReplaceAll(text, "_", boundary) }
 
 // ParseLength reads "N", "ge N" or "le N".
 func ParseLength(text string) (Length, error) {

@@ -177,7 +177,7 @@ type Path struct {
 	Origin       string `json:"origin"` // EBgp (learned), Igp (advertised)
 	AsPath       string `json:"asPath"` // hyphen-joined
 	Weight       int    `json:"weight"` // 32768 learned, 0 advertised
-	// Ours, beyond what Azure shows. Learned view only, but for Peer and the last five.
+	// Ours, beyond what Azure shows. Learned view only, but for Peer and the last four.
 	Peer           string    `json:"peer,omitempty"` // name of the peer it was learned from, or is advertised to
 	Best           bool      `json:"best"`
 	Installed      bool      `json:"installed"`
@@ -188,8 +188,7 @@ type Path struct {
 	BGPOrigin      string    `json:"bgpOrigin,omitempty"` // igp, egp, incomplete
 	MED            *uint32   `json:"med,omitempty"`
 	Communities    []string  `json:"communities,omitempty"`
-	OTC            *uint32   `json:"otc,omitempty"`      // the AS that says: only to customers (RFC 9234)
-	Instance       string    `json:"instance,omitempty"` // reserved for RouteServiceRole_IN_n
+	OTC            *uint32   `json:"otc,omitempty"` // the AS that says: only to customers (RFC 9234)
 }
 
 // Route is a row of the host's effective routes, read back from the kernel (S35):
@@ -218,8 +217,7 @@ type Explanation struct {
 	Desired  []string `json:"desired"`
 	InKernel []string `json:"inKernel"`
 	Foreign  []string `json:"foreign,omitempty"`
-	// Host is the host's own route that the next hops are resolved with, per next hop.
-	Reason string `json:"reason,omitempty"` // of the prefix: inside-vnet, foreign-route, ...
+	Reason   string   `json:"reason,omitempty"` // of the prefix: inside-vnet, foreign-route, ...
 	// Held says what would remove the route, is held back for that, and how to go on.
 	Held        string     `json:"held,omitempty"`
 	LastError   string     `json:"lastError,omitempty"`
@@ -434,7 +432,7 @@ const (
 	PathResume  = "/v1/resume"
 )
 
-// Paths of the control socket, all GET: PathStatus answers Status, PathPeers []Peer,
+// Paths of the control socket, GET but for PathPolicy: PathStatus answers Status, PathPeers []Peer,
 // PathLearned and PathAdvertised []Path (query "peer": a name or an address; 404 with
 // an Error when it is not known), PathRoutes []Route, PathExplain Explanation (query
 // "q": a prefix or an address), PathEvents a stream of Event, one JSON object a line.
