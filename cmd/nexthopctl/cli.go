@@ -76,23 +76,11 @@ func (c *cli) rootCommand() *cobra.Command {
 		Long:    rootLong,
 		Version: version.Get().Version,
 		// Errors are printed once, on one line, by run.
-		SilenceErrors: true,
-		SilenceUsage:  true,
-		// cobra sets its default of 2 only where it prints suggestions itself.
-		SuggestionsMinimumDistance: 2,
-		Args: func(cmd *cobra.Command, args []string) error {
-			if len(args) == 0 {
-				return nil
-			}
-			hint := ""
-			if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
-				hint = ": did you mean " + strings.Join(near, " or ") + "?"
-			}
-			return usage(cmd.CommandPath(), "there is no command %q%s", args[0], hint)
-		},
-		RunE:              func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+		SilenceErrors:     true,
+		SilenceUsage:      true,
 		PersistentPreRunE: c.checkFlags,
 	}
+	onlyCommands(root)
 	root.SetOut(c.out)
 	root.SetErr(c.errOut)
 	root.SetVersionTemplate("nexthopctl {{.Version}}\n")
@@ -124,6 +112,24 @@ func (c *cli) rootCommand() *cobra.Command {
 	add(groupChange, c.peerCommand(), c.reloadCommand(), c.drainCommand(), c.undrainCommand(), c.resumeCommand(), c.resyncCommand(), c.flushCommand())
 	root.AddCommand(c.manCommand())
 	return root
+}
+
+// onlyCommands completes a command that does nothing but hold others: alone it prints its
+// help, and what is no command is a mistake.
+func onlyCommands(cmd *cobra.Command) {
+	// cobra sets its default of 2 only where it prints suggestions itself.
+	cmd.SuggestionsMinimumDistance = 2
+	cmd.Args = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return nil
+		}
+		hint := ""
+		if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+			hint = ": did you mean " + strings.Join(near, " or ") + "?"
+		}
+		return usage(cmd.CommandPath(), "there is no command %q%s", args[0], hint)
+	}
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error { return cmd.Help() }
 }
 
 // formats is the annotation of a command that knows table, wide, json and those named.

@@ -24,6 +24,7 @@ func TestUsage(t *testing.T) {
 	}{
 		{"statsu", []string{`"statsu"`, "did you mean status?", "nexthopctl --help"}},
 		{"nonsense", []string{`"nonsense"`, "nexthopctl --help"}},
+		{"policy tset", []string{`"tset"`, "did you mean test?", "nexthopctl policy --help"}},
 		{"status --frob", []string{"--frob", "nexthopctl status --help"}},
 		{"status extra", []string{`"extra"`, "no argument"}},
 		{"status -o azure", []string{`"azure"`, "table, wide, json"}},

@@ -14,6 +14,7 @@ func (c *cli) policyCommand() *cobra.Command {
 		Use:   "policy",
 		Short: "Try the import and export filters of a peer; nothing is changed",
 	}
+	onlyCommands(cmd)
 	cmd.AddCommand(c.policyTestCommand())
 	return cmd
 }
