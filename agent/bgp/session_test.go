@@ -6,11 +6,13 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 
 	"github.com/nexthopd/nexthopd/agent/policy"
@@ -302,6 +304,52 @@ func TestUpdatePeer(t *testing.T) {
 	if s.find(a) != p || g.isClosed() {
 		t.Error("a peer whose secret cannot be read any more was removed, to be made anew")
 	}
+}
+
+// late holds back the news of one state until it is let go.
+type late struct {
+	*recorder
+	state State
+	let   chan struct{}
+}
+
+func (h late) Session(e SessionEvent) {
+	if e.State == h.state {
+		<-h.let
+	}
+	h.recorder.Session(e)
+}
+
+// S24: a session that is over before its beginning was told is told to be over right after,
+// not when all that the peer announced has been told.
+func TestLossBeforeNews(t *testing.T) {
+	a, r := peerAddr(4), newRecorder()
+	h := late{r, OpenConfirm, make(chan struct{})}
+	let := sync.OnceFunc(func() { close(h.let) })
+	s, _, _ := startSpeaker(t, func(o *Options) {
+		o.Handler = h
+		o.OnPeerDown = func(p netip.Addr, _ DownReason, _ bool) {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			r.events[p] = append(r.events[p], "down")
+		}
+	})
+	t.Cleanup(let)
+	mustAdd(t, s, peerConf(4, 65147))
+	f := connect(t, a, fakeOptions{asn: 65147, noRestart: true})
+	f.announce(announce{prefixes: []string{"192.168.1.0/24"}, asPath: "65147", nextHop: "10.1.0.4"})
+	eventually(t, "the path", func() bool {
+		list, err := s.server.GetTable(t.Context(), &api.GetTableRequest{TableType: api.TableType_TABLE_TYPE_GLOBAL, Family: apiIPv4})
+		return err == nil && list.NumPath == 1
+	})
+	f.conn.Close()
+	eventually(t, "the first word", func() bool { return slices.Contains(r.heard(a), "down") })
+	let()
+	want := []string{"down", "Established", "down", "Learned +1 -0"}
+	eventually(t, fmt.Sprintf("the Handler hears %q", want), func() bool {
+		heard := slices.DeleteFunc(r.heard(a), func(e string) bool { return e == "Active" || e == "OpenSent" || e == "OpenConfirm" })
+		return len(heard) >= len(want) && slices.Equal(heard[:len(want)], want)
+	})
 }
 
 // A stop that keeps the routes sends nothing to a peer that will wait for us.

@@ -36,7 +36,8 @@ type Options struct {
 	// OnPeerDown, if set, is called the moment an established session ends, before GoBGP
 	// walks over the peer's paths and so, in a big table, seconds before Handler hears of
 	// it. graceful: the peer promised to keep forwarding for at least one family. It runs on
-	// the goroutine that does that walk next, and must return quickly.
+	// the goroutine that does that walk next, and must return quickly. Where Handler was so far
+	// behind that it had not heard of the session, it is called again when Handler has.
 	OnPeerDown func(peer netip.Addr, why DownReason, graceful bool)
 	// OnStranger, if set, is called when an address connected that is no peer, and was
 	// disconnected; it tells whether that is expected. GoBGP waits for it to return.

@@ -210,9 +210,26 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 	}
 	switch {
 	case state == Established:
+		s.lossAgain(p)
 		s.afterEstablished(p, again)
 	case forget:
 		s.EndRestart(addr)
+	}
+}
+
+// lossAgain tells once more of the end of a session that was over before the Handler heard
+// of its beginning: the first word came too early, and all that the peer announced is still
+// to come.
+func (s *Speaker) lossAgain(p *peer) {
+	var d down
+	s.mu.Lock()
+	over := len(p.downs) > 0
+	if over {
+		d = p.downs[0]
+	}
+	s.mu.Unlock()
+	if over && s.opts.OnPeerDown != nil {
+		s.opts.OnPeerDown(p.info.Address, d.reason, d.graceful)
 	}
 }
 
