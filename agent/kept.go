@@ -69,7 +69,7 @@ func (a *Agent) endHold() (swept int) {
 }
 
 // ownLoss returns the routes of an earlier run that would go without a peer's doing:
-// peers announce the prefix, and the policy refuses all of that; or the route leads where
+// peers announce the prefix, and the configuration refuses that; or the route leads where
 // no peer and no known next hop is, although all peers were heard. What a peer that is
 // there, or is missing, does not announce any more leads nowhere, and is not among them.
 func (a *Agent) ownLoss() map[netip.Prefix]bool {
@@ -96,12 +96,23 @@ func (a *Agent) ownLoss() map[netip.Prefix]bool {
 	return mine
 }
 
-// refuses tells whether the policy leaves no path of a prefix. mu is held.
+// refuses tells whether the configuration leaves no path of a prefix: of those that no
+// configuration would accept, it is the peer's doing. mu is held.
 func (a *Agent) refuses(p netip.Prefix, paths []rib.Path) bool {
-	return a.policy.Prefix(p) != "" || !slices.ContainsFunc(paths, func(x rib.Path) bool {
-		_, why, _ := a.policy.Import(p, x)
-		return why == ""
-	})
+	if a.policy.Prefix(p) != "" {
+		return true
+	}
+	mine := false
+	for _, x := range paths {
+		switch _, why, _ := a.policy.Import(p, x); why {
+		case "":
+			return false
+		case rib.OwnASInPath, rib.ASZeroInPath, rib.WrongFamily, rib.Damped:
+		default:
+			mine = true
+		}
+	}
+	return mine
 }
 
 // knownLegs returns what tells whether a leg leads, or may lead, to a peer or a next hop

@@ -8,6 +8,7 @@ import (
 
 	"github.com/nexthopd/nexthopd/agent/config"
 	"github.com/nexthopd/nexthopd/agent/policy"
+	"github.com/nexthopd/nexthopd/agent/rib"
 	"github.com/nexthopd/nexthopd/agent/status"
 	"github.com/nexthopd/nexthopd/fib"
 )
@@ -89,6 +90,12 @@ func TestRoutesKeptAtTheSweep(t *testing.T) {
 			l.eor(bird)
 		}, 0},
 		{"not announced again", func(*config.Config) {}, func(l *lab) { l.up(quagga, bird); l.eor(quagga); l.eor(bird) }, 0},
+		{"announced again as a loop", func(*config.Config) {}, func(l *lab) {
+			l.up(quagga, bird)
+			l.announceWith(quagga, &rib.Attrs{NextHop: quagga, ASPath: rib.ASPath{{Type: rib.ASSequence, ASNs: []uint32{nvaASN, 65515}}}}, all...)
+			l.eor(quagga)
+			l.eor(bird)
+		}, 0},
 		{"the peers died", func(*config.Config) {}, func(*lab) { time.Sleep(2 * time.Minute) }, 0},
 		{"one died, and had another next hop", func(c *config.Config) {
 			c.Peers[0].Address = addr("10.1.0.6")

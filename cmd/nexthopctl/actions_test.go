@@ -26,9 +26,9 @@ func recorder(t *testing.T, asked *[]string) string {
 		})
 	}
 	post(status.PathReload, status.Reload{Plan: "peer third\x1b[2J added: 10.1.0.6, AS 65147\nsessions reset: none", Changed: true, Applied: true})
-	post(status.PathResync, status.Resync{Routes: 1000, Differences: 2})
+	post(status.PathResync, status.Resync{Routes: 1000, Differences: 2, Kept: 600})
 	done := status.Done{Done: "it is done", Next: "nexthopctl status"}
-	for _, path := range []string{status.PathPeer, status.PathFlush, status.PathDrain, status.PathUndrain} {
+	for _, path := range []string{status.PathPeer, status.PathFlush, status.PathDrain, status.PathUndrain, status.PathResume} {
 		post(path, done)
 	}
 	mux.Handle(status.PathPeers, answer(cannedPeers()))
@@ -40,9 +40,11 @@ func TestChanges(t *testing.T) {
 		{"reload", `/v1/reload {"dryRun":false}`, "peer third\\x1b[2J added: 10.1.0.6, AS 65147\nsessions reset: none\napplied\n"},
 		{"reload --dry-run", `/v1/reload {"dryRun":true}`, "sessions reset: none\n(dry run: nothing is changed)\n"},
 		{"reload -o json", `/v1/reload {"dryRun":false}`, `"applied": true`},
-		{"resync", `/v1/resync {"install":false}`, "compared 1000 routes of ours in the kernel: 2 differences, written now\n"},
+		{"resync", `/v1/resync {"install":false}`, "compared 1000 routes of ours in the kernel: 2 differences, written now\nkept 600 routes that should go, too many at once for fib.blast-radius: nexthopctl resume\n"},
 		{"resync --install", `/v1/resync {"install":true}`, "2 differences"},
 		{"flush", `/v1/flush {}`, "it is done\nnext: nexthopctl status\n"},
+		{"resume", `/v1/resume {"yes":false}`, "it is done"},
+		{"resume --yes", `/v1/resume {"yes":true}`, "it is done"},
 		{"drain", `/v1/drain {}`, "it is done"},
 		{"undrain", `/v1/undrain {}`, "it is done"},
 		{"peer bird disable --reason zone-2", `/v1/peer {"peer":"bird","action":"disable","reason":"zone-2"}`, "it is done"},

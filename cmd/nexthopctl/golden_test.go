@@ -52,6 +52,7 @@ func TestOutput(t *testing.T) {
 		{"explain", "explain 192.168.255.0/24", exitOK},
 		{"explain-address", "explain 192.168.255.10", exitOK},
 		{"explain-unknown", "explain 2001:db8::1", exitOK},
+		{"explain-held", "explain 192.0.2.0/24", exitOK},
 		{"explain-json", "explain 192.168.255.0/24 -o json", exitOK},
 		{"policy-test", "policy test --peer bird 10.1.0.0/16 --as-path 65147,65001 --community 65147:100 --med 5", exitOK},
 		{"policy-test-export", "policy test --peer bird 10.2.0.0/16 --export", exitOK},

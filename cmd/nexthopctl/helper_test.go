@@ -232,6 +232,12 @@ func canned(t *testing.T) string {
 		switch q := r.URL.Query().Get("q"); q {
 		case "192.168.255.0/24", "192.168.255.10":
 			answer(cannedExplanation(q))(w, r)
+		case "192.0.2.0/24":
+			answer(status.Explanation{
+				Query: q, Prefix: q, Verdict: "192.0.2.0/24 is kept in the kernel as it was found, though it should go (no peer announces it)",
+				Held:     "300 of the 450 routes in the kernel should go, too many at once, and are kept: marked as ours, and of no peer that is known: nexthopctl resume",
+				InKernel: []string{"192.0.2.0/24 via 10.1.0.4 dev eth0 proto nexthopd metric 20"},
+			})(w, r)
 		default:
 			answer(status.Explanation{Query: q, Verdict: q + " is not announced by any peer."})(w, r)
 		}
