@@ -49,6 +49,8 @@ type Speaker interface {
 	// LimitReached ends the session of a peer beyond its prefix limit, in its own time.
 	LimitReached(peer netip.Addr, f session.Family, limit int, text string)
 	SetVNet(prefixes []netip.Prefix, nextHop4, nextHop6 netip.Addr) error
+	// SetRanges says from where peers may come that are not named.
+	SetRanges(ranges []config.DynamicPeers) error
 	Peers() []session.PeerInfo
 	Advertised(peer netip.Addr) ([]session.Advertised, error)
 }
@@ -251,6 +253,9 @@ func (a *Agent) Connect(s Speaker) error {
 		return fmt.Errorf("announce the VNet prefixes: %w", err)
 	}
 	var errs []error
+	if err := s.SetRanges(a.cfg.DynamicPeers); err != nil {
+		errs = append(errs, err)
+	}
 	for _, p := range a.cfg.Peers {
 		if err := s.AddPeer(p); err != nil {
 			errs = append(errs, fmt.Errorf("peer %s (%s): %w", p.Name, p.Address, err))

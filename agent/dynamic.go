@@ -30,42 +30,37 @@ const (
 
 // dynamics are the addresses that are to become peers. Agent.mu guards came.
 type dynamics struct {
-	came []netip.Addr // in this order
+	came []config.Arrival // in this order
 	poke chan struct{}
 }
 
-// Stranger takes the address of somebody who connected and is no peer. It tells whether a
-// range has it, and returns quickly.
-func (a *Agent) Stranger(addr netip.Addr) (expected bool) {
-	addr = addr.Unmap()
+// Stranger takes the address of somebody of a range who connected and is no peer, and the
+// ASN that was told, where the range allows several. It returns quickly.
+func (a *Agent) Stranger(addr netip.Addr, asn uint32) {
 	a.mu.Lock()
 	r := a.cfg.RangeOf(addr)
 	full := false
-	if r != nil && !slices.Contains(a.dynamic.came, addr) && !a.cfg.Has(addr) {
+	if r != nil && !a.cfg.Has(addr) && !slices.ContainsFunc(a.dynamic.came, func(other config.Arrival) bool { return other.Address == addr }) {
 		n := a.cfg.Count(r)
 		for _, other := range a.dynamic.came {
-			if r.Range.Contains(other) {
+			if r.Range.Contains(other.Address) {
 				n++
 			}
 		}
 		if full = n >= r.Limit; !full {
-			a.dynamic.came = append(a.dynamic.came, addr)
+			a.dynamic.came = append(a.dynamic.came, config.Arrival{Address: addr, ASN: asn})
 		}
 	}
 	a.mu.Unlock()
-	if r == nil {
-		return false
-	}
 	if full {
 		a.metrics.DynamicRefused()
 		a.journal(journal.DynamicRefused, slog.String("prefix", r.Range.String()), slog.Int("limit", r.Limit), slog.String("address", addr.String()))
-		return true
+		return
 	}
 	select {
 	case a.dynamic.poke <- struct{}{}:
 	default:
 	}
-	return true
 }
 
 // RunDynamic makes peers of those who came, and removes those who left, until ctx ends. It
@@ -91,13 +86,13 @@ func (a *Agent) comeAndGo(ctx context.Context) {
 	now := time.Now()
 	a.mu.Lock()
 	before := a.cfg
-	addrs := slices.DeleteFunc(before.Dynamic(), func(addr netip.Addr) bool { return a.peers.byAddr[addr].isGone(now) })
-	addrs, a.dynamic.came = append(addrs, a.dynamic.came...), nil
+	list := slices.DeleteFunc(before.Dynamic(), func(d config.Arrival) bool { return a.peers.byAddr[d.Address].isGone(now) })
+	list, a.dynamic.came = append(list, a.dynamic.came...), nil
 	a.mu.Unlock()
-	if slices.Equal(addrs, before.Dynamic()) {
+	if slices.Equal(list, before.Dynamic()) {
 		return
 	}
-	after := before.With(addrs)
+	after := before.With(list)
 	plan := config.Compare(before, after)
 	if err := a.applyConfig(ctx, before, after, plan); err != nil && ctx.Err() == nil {
 		a.journal(journal.ConfigIncomplete, slog.String("file", a.opts.ConfigFile), slog.String("changes", plan.String()), slog.Any("err", err))

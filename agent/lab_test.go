@@ -200,6 +200,8 @@ func (s *speaker) AddPeer(p config.Peer) error {
 	return errors.Join(err, s.call("add", p.Address))
 }
 
+func (s *speaker) SetRanges([]config.DynamicPeers) error { return nil }
+
 func (s *speaker) SetVNet(prefixes []netip.Prefix, _, _ netip.Addr) error {
 	s.mu.Lock()
 	s.vnet = prefixes

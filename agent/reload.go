@@ -140,6 +140,12 @@ func (a *Agent) applyConfig(ctx context.Context, before, after *config.Config, p
 			refused.BranchToBranch = before.BranchToBranch
 		}
 	}
+	if len(before.DynamicPeers)+len(now.DynamicPeers) > 0 {
+		if err := speaker.SetRanges(now.DynamicPeers); err != nil {
+			errs = append(errs, err)
+			refused.DynamicPeers = before.DynamicPeers
+		}
+	}
 	for _, c := range plan.Changed {
 		if err := speaker.UpdatePeer(a.withOperator(c.New)); err != nil {
 			errs = append(errs, fmt.Errorf("peer %s (%s): %w", c.New.Name, c.New.Address, err))

@@ -76,7 +76,7 @@ var units = []struct{ part, unit string }{
 	{"_operations_", "writes"},
 	{"_repairs_", "objects"},
 	{"_resyncs_", "comparisons"},
-	{"_overflows_", "overflows"}, {"_peers_refused_", "connections"},
+	{"_overflows_", "overflows"}, {"_peers_refused_", "connections"}, {"_connections_refused_", "connections"},
 }
 
 // unitOf reads the unit from the name. What counts nothing is a switch.

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/nexthopd/nexthopd/agent/session"
 	"github.com/nexthopd/nexthopd/fib"
 )
 
@@ -43,6 +44,7 @@ type Instruments struct {
 	resyncs     *prometheus.CounterVec
 	overflows   prometheus.Counter
 	beyond      prometheus.Counter
+	refused     *prometheus.CounterVec
 	convergence prometheus.Histogram
 	failover    prometheus.Histogram
 	detection   prometheus.Histogram
@@ -80,6 +82,10 @@ func NewInstruments() *Instruments {
 			Name: "nexthopd_dynamic_peers_refused_total",
 			Help: "Connections from an address of a range (dynamic-peers) that had as many peers as its limit allows.",
 		}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "nexthopd_bgp_connections_refused_total",
+			Help: "Connections that were closed before anything of them was parsed, by reason: stranger (neither a peer nor in a range), rate (too many from its address), and for a range with a list of ASNs, open (no OPEN came) and asn (another ASN).",
+		}, []string{"reason"}),
 		convergence: histogram("nexthopd_fib_convergence_seconds",
 			"Time from the arrival of a change (announcement, withdrawal, link or address) to the kernel's confirmation of the routes that follow from it.",
 			.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30),
@@ -110,6 +116,9 @@ func NewInstruments() *Instruments {
 	for _, c := range []ResyncCause{ResyncStart, ResyncOverflow, ResyncUnknown, ResyncLink, ResyncNextHop, ResyncRefused, ResyncAudit, ResyncOperator} {
 		i.resyncs.WithLabelValues(string(c))
 	}
+	for _, r := range session.Refusals {
+		i.refused.WithLabelValues(string(r))
+	}
 	return i
 }
 
@@ -124,7 +133,7 @@ func histogram(name, help string, buckets ...float64) prometheus.Histogram {
 }
 
 func (i *Instruments) collectors() []prometheus.Collector {
-	return []prometheus.Collector{i.operations, i.repairs, i.resyncs, i.overflows, i.beyond, i.convergence, i.failover, i.detection, i.reloadOK, i.reloadedAt}
+	return []prometheus.Collector{i.operations, i.repairs, i.resyncs, i.overflows, i.beyond, i.refused, i.convergence, i.failover, i.detection, i.reloadOK, i.reloadedAt}
 }
 
 // Operations counts writes of one kind: those done, and those the kernel refused.
@@ -146,6 +155,11 @@ func (i *Instruments) Overflow() { i.overflows.Inc() }
 
 // DynamicRefused counts a connection that a range of dynamic peers had no room for.
 func (i *Instruments) DynamicRefused() { i.beyond.Inc() }
+
+// ConnectionRefused counts a connection that BGP never had.
+func (i *Instruments) ConnectionRefused(why session.Refusal) {
+	i.refused.WithLabelValues(string(why)).Inc()
+}
 
 // Convergence records how long a change took to be in the kernel.
 func (i *Instruments) Convergence(d time.Duration) { i.convergence.Observe(d.Seconds()) }

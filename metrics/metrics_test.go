@@ -14,6 +14,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
+	"github.com/nexthopd/nexthopd/agent/session"
 	"github.com/nexthopd/nexthopd/agent/status"
 	"github.com/nexthopd/nexthopd/fib"
 	"github.com/nexthopd/nexthopd/internal/version"
@@ -234,6 +235,7 @@ func TestInstruments(t *testing.T) {
 	ins.Resync(ResyncOverflow)
 	ins.Overflow()
 	ins.DynamicRefused()
+	ins.ConnectionRefused(session.RefusedRate)
 	ins.Convergence(3 * time.Millisecond)
 	ins.Failover(300 * time.Microsecond)
 	ins.Failover(time.Minute)
@@ -250,6 +252,7 @@ func TestInstruments(t *testing.T) {
 		"resyncs":            {got(ins.resyncs.WithLabelValues("overflow")), 1},
 		"overflows":          {got(ins.overflows), 1},
 		"dynamic refused":    {got(ins.beyond), 1},
+		"refused connection": {got(ins.refused.WithLabelValues("rate")), 1},
 		"reload refused":     {got(ins.reloadOK), 0},
 	} {
 		if tt.got != tt.want {

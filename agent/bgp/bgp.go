@@ -15,6 +15,7 @@ type (
 	DownReason   = session.DownReason
 	PeerInfo     = session.PeerInfo
 	Advertised   = session.Advertised
+	Refusal      = session.Refusal
 )
 
 // See agent/session.
@@ -27,4 +28,9 @@ const (
 	OpenSent    = session.OpenSent
 	OpenConfirm = session.OpenConfirm
 	Established = session.Established
+
+	RefusedStranger = session.RefusedStranger
+	RefusedRate     = session.RefusedRate
+	RefusedOpen     = session.RefusedOpen
+	RefusedASN      = session.RefusedASN
 )

@@ -56,6 +56,7 @@ type fakeOptions struct {
 	longLived   []uint32     // RFC 9494: for how long, IPv4 and IPv6
 	noOpen      bool         // only connects
 	roles       []byte       // a capability for each
+	password    string       // TCP MD5
 }
 
 // connect connects from an address to the speaker and brings the session up.
@@ -68,7 +69,7 @@ func connect(t testing.TB, from netip.Addr, o fakeOptions) *fake {
 	var f *fake
 	// GoBGP turns a connection away while the peer is idle, up to 5 s after a session.
 	eventually(t, fmt.Sprintf("session of %s", from), func() bool {
-		d := net.Dialer{LocalAddr: tcpFrom(from), Timeout: 10 * time.Second}
+		d := net.Dialer{LocalAddr: tcpFrom(from), Timeout: 10 * time.Second, Control: signed(o.password)}
 		conn, err := d.Dial("tcp", to)
 		if err != nil {
 			return false

@@ -321,8 +321,11 @@ func TestMD5(t *testing.T) {
 	if err := s.UpdatePeer(c); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "session down", func() bool { return r.state(a) != Established })
-	nva.vtysh("conf t", "router bgp 65147", "neighbor 10.1.2.4 password another")
+	if r.state(a) != Established {
+		t.Error("another secret ended the session")
+	}
+	nva.vtysh("conf t", "router bgp 65147", "neighbor 10.1.2.4 password another") // FRR ends it
+	eventually(t, "session down", func() bool { return r.lastDown(a).Down.Cause != "" })
 	eventually(t, "session", func() bool { return r.state(a) == Established })
 
 	c.PasswordFile = ""

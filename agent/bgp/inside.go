@@ -7,9 +7,11 @@ import (
 	"net/netip"
 	"reflect"
 	"sync"
+	"sync/atomic"
 	"time"
 	"unsafe"
 
+	"github.com/osrg/gobgp/v4/pkg/config/oc"
 	"github.com/osrg/gobgp/v4/pkg/packet/bgp"
 	"github.com/osrg/gobgp/v4/pkg/server"
 
@@ -18,9 +20,10 @@ import (
 	"github.com/nexthopd/nexthopd/agent/journal"
 )
 
-// This file puts wire.Conn between GoBGP and its sockets, for which GoBGP v4.8.0 has no
-// hook (docs/adr/0013). It goes past the type system in one place, and checks at the
-// start that GoBGP looks as it was when this was written.
+// This file puts wire.Conn between GoBGP and its sockets, gives GoBGP the connections
+// that we accepted, and changes a secret without a reset, for none of which GoBGP v4.8.0
+// has a hook (docs/adr/0013, 0021). It goes past the type system in one place, and checks
+// at the start that GoBGP looks as it was when this was written.
 //
 // When a session comes up, GoBGP logs "Peer Up" from the goroutine of the session
 // (fsmHandler.loop), between OpenConfirm, whose readers have ended, and Established,
@@ -30,9 +33,10 @@ import (
 type inside struct {
 	mu        *sync.RWMutex // guards neighbors
 	neighbors reflect.Value // map[netip.Addr]*peer
-	fsm       uintptr       // of the *fsm in a peer
+	accept    *chan net.Conn
+	fsm       uintptr // of the *fsm in a peer
 	// in an fsm
-	conn, recvOpen, notification uintptr
+	conn, recvOpen, notification, lock, conf uintptr
 }
 
 // lookInside finds the fields, or says what is not as expected.
@@ -59,6 +63,7 @@ func lookInside(s *server.BgpServer) (*inside, error) {
 	shared := field(v.Type(), "shared", nil)
 	mu := field(shared.Type, "mu", reflect.TypeFor[sync.RWMutex]())
 	neighbors := field(v.Type(), "neighborMap", nil)
+	accept := field(v.Type(), "acceptCh", reflect.TypeFor[chan net.Conn]())
 	if err == nil && (shared.Type.Kind() != reflect.Pointer || neighbors.Type.Kind() != reflect.Map || neighbors.Type.Key() != reflect.TypeFor[netip.Addr]()) {
 		err = fmt.Errorf("bug: this GoBGP keeps its peers in %v", neighbors.Type)
 	}
@@ -66,11 +71,14 @@ func lookInside(s *server.BgpServer) (*inside, error) {
 		return nil, err
 	}
 	fsm := field(neighbors.Type.Elem(), "fsm", nil)
+	conf := field(fsm.Type, "pConf", nil)
 	in := &inside{
 		fsm:          fsm.Offset,
 		conn:         field(fsm.Type, "conn", reflect.TypeFor[net.Conn]()).Offset,
 		recvOpen:     field(fsm.Type, "recvOpen", reflect.TypeFor[*bgp.BGPMessage]()).Offset,
 		notification: field(fsm.Type, "notification", reflect.TypeFor[chan *bgp.BGPMessage]()).Offset,
+		lock:         field(fsm.Type, "lock", reflect.TypeFor[sync.Mutex]()).Offset,
+		conf:         conf.Offset + field(conf.Type, "conf", reflect.TypeFor[atomic.Pointer[oc.Neighbor]]()).Offset,
 	}
 	if err == nil && (neighbors.Type.Elem().Kind() != reflect.Pointer || fsm.Type.Kind() != reflect.Pointer) {
 		err = fmt.Errorf("bug: this GoBGP has peers of type %v with an fsm of type %v", neighbors.Type.Elem(), fsm.Type)
@@ -80,6 +88,7 @@ func lookInside(s *server.BgpServer) (*inside, error) {
 	}
 	base := v.Addr().UnsafePointer()
 	in.mu = (*sync.RWMutex)(unsafe.Add(*(*unsafe.Pointer)(unsafe.Add(base, shared.Offset)), mu.Offset))
+	in.accept = (*chan net.Conn)(unsafe.Add(base, accept.Offset))
 	in.neighbors = reflect.NewAt(neighbors.Type, unsafe.Add(base, neighbors.Offset)).Elem()
 	return in, nil
 }
@@ -89,6 +98,8 @@ type fsmFields struct {
 	conn         *net.Conn
 	recvOpen     *bgp.BGPMessage
 	notification chan *bgp.BGPMessage
+	lock         *sync.Mutex // is held by who stores conf
+	conf         *atomic.Pointer[oc.Neighbor]
 }
 
 // peerFields finds a peer's fsm.
@@ -104,7 +115,24 @@ func (in *inside) peerFields(addr netip.Addr) (fsmFields, bool) {
 		conn:         (*net.Conn)(unsafe.Add(fsm, in.conn)),
 		recvOpen:     *(**bgp.BGPMessage)(unsafe.Add(fsm, in.recvOpen)),
 		notification: *(*chan *bgp.BGPMessage)(unsafe.Add(fsm, in.notification)),
+		lock:         (*sync.Mutex)(unsafe.Add(fsm, in.lock)),
+		conf:         (*atomic.Pointer[oc.Neighbor])(unsafe.Add(fsm, in.conf)),
 	}, true
+}
+
+// setPassword changes the TCP MD5 secret with which GoBGP connects to a peer from its next
+// round of attempts on. UpdatePeer would end the session. It is false for no such peer.
+func (in *inside) setPassword(addr netip.Addr, password string) bool {
+	f, ok := in.peerFields(addr)
+	if !ok {
+		return false
+	}
+	f.lock.Lock()
+	defer f.lock.Unlock()
+	c := *f.conf.Load() // what is stored is never changed
+	c.Config.AuthPassword = password
+	f.conf.Store(&c)
+	return true
 }
 
 // judge puts the judge in front of the session that comes up. It runs on the session's
@@ -125,6 +153,7 @@ func (s *Speaker) judge(addr netip.Addr) {
 	var c config.Peer
 	if p := s.peers[addr]; p != nil {
 		c = p.cfg
+		p.socket, p.stale = socket, false
 	}
 	s.mu.Unlock()
 	notification := f.notification

@@ -31,7 +31,6 @@ const (
 	logSent        = "sent notification"
 	logReceived    = "received notification"
 	logHoldExpired = "hold timer expired"
-	logMD5         = "failed to set md5"
 	logStranger    = "Can't find configuration for a new passive connection"
 	logOutlived    = "LLGR restart timer expired"
 )
@@ -39,19 +38,15 @@ const (
 // levels are the records that we pass on with another level than the usual: an Info of
 // GoBGP becomes Debug, the others stay.
 var levels = map[string]slog.Level{
-	logStranger:                      slog.LevelInfo,
-	logHoldExpired:                   slog.LevelDebug, // the agent logs the session's end
-	logMD5:                           slog.LevelError,
-	"graceful restart timer expired": slog.LevelInfo,
-	"Closed an accepted connection":  slog.LevelDebug,
+	logStranger:                                   slog.LevelDebug, // a peer that was removed in this moment
+	logHoldExpired:                                slog.LevelDebug, // the agent logs the session's end
+	"graceful restart timer expired":              slog.LevelInfo,
+	"Closed an accepted connection":               slog.LevelDebug,
 	"accepted conn is closed to avoid be blocked": slog.LevelDebug,
 	"restart flag is not set":                     slog.LevelDebug,
 	"failed to send":                              slog.LevelDebug,
 	"failed to stop BGP server":                   slog.LevelDebug, // Speaker.Stop stopped all but its BFD
 }
-
-// strangerEvery bounds how often unknown addresses that connect are logged.
-const strangerEvery = 10 * time.Second
 
 func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	peer := h.peer
@@ -67,9 +62,6 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 		h.speaker.judge(peer)
 	}
 	h.speaker.heard(peer, r.Message, fields)
-	if r.Message == logStranger && h.speaker.opts.OnStranger != nil && h.speaker.opts.OnStranger(peer) {
-		return nil
-	}
 
 	level := r.Level
 	if level == slog.LevelInfo {
@@ -78,7 +70,7 @@ func (h *logHandler) Handle(ctx context.Context, r slog.Record) error {
 	if l, ok := levels[r.Message]; ok {
 		level = l
 	}
-	if !h.out.Enabled(ctx, level) || r.Message == logStranger && !h.speaker.logStranger(r.Time) {
+	if !h.out.Enabled(ctx, level) {
 		return nil
 	}
 	out := slog.NewRecord(r.Time, level, "gobgp: "+r.Message, 0)
@@ -141,17 +133,6 @@ func ourAttr(a slog.Attr) (slog.Attr, bool) {
 	return a, true
 }
 
-// logStranger tells whether a connection from an unknown address is to be logged now.
-func (s *Speaker) logStranger(now time.Time) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if now.Sub(s.strangers) < strangerEvery {
-		return false
-	}
-	s.strangers = now
-	return true
-}
-
 // heard takes what a record of GoBGP tells. GoBGP may hold its locks.
 func (s *Speaker) heard(addr netip.Addr, message string, fields map[string]slog.Value) {
 	switch message {
@@ -161,7 +142,7 @@ func (s *Speaker) heard(addr netip.Addr, message string, fields map[string]slog.
 	case logOutlived:
 		s.outlived(addr)
 		return
-	case logPeerUp, logSent, logReceived, logHoldExpired, logMD5:
+	case logPeerUp, logSent, logReceived, logHoldExpired:
 	default:
 		return
 	}
@@ -176,8 +157,6 @@ func (s *Speaker) heard(addr netip.Addr, message string, fields map[string]slog.
 		p.notification, p.holdExpired, p.up = notification{}, false, true
 	case logHoldExpired:
 		p.holdExpired = true
-	case logMD5:
-		p.info.Warning = "the kernel refused the TCP MD5 key: " + fields["Err"].String()
 	default:
 		n := notification{
 			at:      time.Now(),
@@ -223,7 +202,7 @@ func (s *Speaker) sessionLost(addr netip.Addr, reason string) {
 	}
 	p.downs = append(p.downs, d)
 	p.losses++
-	p.up = false
+	p.up, p.socket, p.stale = false, nil, d.graceful
 	p.notification, p.holdExpired, p.expect = notification{}, false, DownReason{}
 	s.walks++
 	s.mu.Unlock()

@@ -57,7 +57,7 @@ func (s *Speaker) addPeer(c config.Peer, gobgp *api.Peer, past *peer) error {
 	p := &peer{
 		cfg:          c,
 		held:         held,
-		password:     gobgp.Conf.AuthPassword != "",
+		secret:       gobgp.Conf.AuthPassword,
 		info:         PeerInfo{Address: c.Address, State: Idle, AdminDown: c.Shutdown, Faults: noFaults()},
 		otherAddress: otherAddress(c, netip.Addr{}),
 		restartable:  map[Family]bool{},
@@ -71,6 +71,7 @@ func (s *Speaker) addPeer(c config.Peer, gobgp *api.Peer, past *peer) error {
 	}
 	s.peers[c.Address] = p
 	s.mu.Unlock()
+	s.applyKeys()
 	_, err := s.applyPolicy()
 	if err == nil {
 		err = s.server.AddPeer(s.ctx, &api.AddPeerRequest{Peer: gobgp})
@@ -101,19 +102,6 @@ func (s *Speaker) removePeer(addr netip.Addr, why DownReason) error {
 	if err := s.setAdmin(p, false, why); err != nil {
 		return fmt.Errorf("remove peer %s: %w", addr, err)
 	}
-	if p.password {
-		// DeletePeer leaves the listeners' MD5 key behind, and every later connection from
-		// that address would need it; a change to no password removes it.
-		c := p.cfg
-		c.PasswordFile, c.Shutdown = "", true
-		gobgp, err := s.peerConfig(c)
-		if err != nil {
-			return fmt.Errorf("remove peer %s: %w", addr, err)
-		}
-		if _, err := s.server.UpdatePeer(s.ctx, &api.UpdatePeerRequest{Peer: gobgp}); err != nil {
-			return fmt.Errorf("remove peer %s: %w", addr, err)
-		}
-	}
 	farewell := make(chan struct{})
 	s.mu.Lock()
 	p.farewell = farewell
@@ -135,8 +123,8 @@ func (s *Speaker) removePeer(addr netip.Addr, why DownReason) error {
 }
 
 // UpdatePeer changes a peer's configuration. The session stays up where only the name,
-// the description, the next hop, the filters or the limit changed; shutdown is applied to
-// it; anything else, a new password included, needs a new session.
+// the description, the next hop, the filters, the limit or the secret changed; shutdown is
+// applied to it; anything else needs a new session.
 func (s *Speaker) UpdatePeer(c config.Peer) error {
 	s.op.Lock()
 	defer s.op.Unlock()
@@ -154,14 +142,25 @@ func (s *Speaker) UpdatePeer(c config.Peer) error {
 	same.GracefulRestart.StaleTime, same.Damping = c.GracefulRestart.StaleTime, c.Damping
 	same.Guards = c.Guards
 	same.PrefixLimit, same.Import, same.Export = c.PrefixLimit, c.Import, c.Export
-	if same != c || c.PasswordFile != "" && s.passwordChanged(p) {
+	secret, err := readPassword(c.PasswordFile)
+	if err != nil { // before anything is changed
+		return fmt.Errorf("update peer %s: %w", c.Address, err)
+	}
+	if (old.PasswordFile == "") == (c.PasswordFile == "") {
+		same.PasswordFile, same.PasswordSum = c.PasswordFile, c.PasswordSum
+	}
+	if same != c {
 		return s.replacePeer(p, c, "the peer's configuration changed")
 	}
 	s.mu.Lock()
 	was, adminDown, limit := p.down(), p.info.AdminDown, p.limit
 	p.cfg, p.info.AdminDown = c, c.Shutdown
 	s.mu.Unlock()
-	if err := s.adjustPeer(p, old, was); err != nil {
+	err = s.adjustPeer(p, old, was)
+	if err == nil && secret != p.secret {
+		err = s.rotate(p, secret)
+	}
+	if err != nil {
 		s.mu.Lock()
 		p.cfg, p.info.AdminDown, p.limit = old, adminDown, limit // so that whoever tries again finds a difference
 		s.mu.Unlock()
@@ -384,11 +383,13 @@ func (s *Speaker) find(addr netip.Addr) *peer {
 	return s.peers[addr]
 }
 
+// forget drops what is known of a peer. With op held.
 func (s *Speaker) forget(addr netip.Addr) {
 	s.forgetWithheld(addr)
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	delete(s.peers, addr)
+	s.mu.Unlock()
+	s.applyKeys()
 }
 
 // peerConfig says in GoBGP's words what is configured. The description stays out of it:
@@ -481,17 +482,6 @@ func readPassword(file string) (string, error) {
 		return "", fmt.Errorf("the password in %s has %d octets; TCP MD5 takes at most %d", file, len(password), maxPassword)
 	}
 	return password, nil
-}
-
-// passwordChanged compares the file with the password that GoBGP has. A file that
-// can't be read counts as a change, so that the caller meets the error.
-func (s *Speaker) passwordChanged(p *peer) bool {
-	password, err := readPassword(p.cfg.PasswordFile)
-	if err != nil {
-		return true
-	}
-	now, err := s.listPeer(p.cfg.Address)
-	return err != nil || now.Conf.AuthPassword != password
 }
 
 // cut shortens a shutdown communication to what fits, at the end of a character.

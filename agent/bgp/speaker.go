@@ -24,7 +24,7 @@ import (
 type Options struct {
 	ASN      uint32
 	RouterID netip.Addr // an IPv4 address
-	// Listen is where peers may connect to. GoBGP has one port for all of them.
+	// Listen is where peers may connect to.
 	Listen  []netip.AddrPort
 	Logger  *slog.Logger
 	Handler Handler
@@ -39,9 +39,12 @@ type Options struct {
 	// the goroutine that does that walk next, and must return quickly. Where Handler was so far
 	// behind that it had not heard of the session, it is called again when Handler has.
 	OnPeerDown func(peer netip.Addr, why DownReason, graceful bool)
-	// OnStranger, if set, is called when an address connected that is no peer, and was
-	// disconnected; it tells whether that is expected. GoBGP waits for it to return.
-	OnStranger func(addr netip.Addr) (expected bool)
+	// OnStranger, if set, is called when an address of a range connected that is no peer,
+	// and was disconnected. asn is what it told, where the range allows several. Other
+	// connections wait for it to return.
+	OnStranger func(addr netip.Addr, asn uint32)
+	// OnRefused, if set, is called for each connection that was refused.
+	OnRefused func(why Refusal)
 }
 
 // ListenError says which address could not be listened on.
@@ -80,6 +83,10 @@ type Speaker struct {
 
 	withheld withholding
 
+	listeners []*net.TCPListener
+	accepted  chan net.Conn           // what GoBGP takes connections from
+	keys      map[netip.Prefix]string // on the listeners; see applyKeys
+
 	inside *inside // see inside.go
 	in     learner // of the watching goroutine alone
 
@@ -92,7 +99,10 @@ type Speaker struct {
 	vnetChanged    time.Time
 	walks          int // sessions that ended and whose paths GoBGP is walking over
 	counters       counters
-	strangers      time.Time // when a connection from an unknown address was last logged
+	ranges         []addressRange
+	connections    throttle
+	asked          map[netip.Addr]bool   // whose OPEN is waited for; see ask
+	refused        map[Refusal]time.Time // when that was last told of
 }
 
 // New returns a Speaker; nothing runs until Start.
@@ -108,6 +118,11 @@ func New(opts Options) *Speaker {
 		branchToBranch: opts.BranchToBranch,
 		in:             learner{attrs: newInterner()},
 		openTimeout:    openTimeout,
+		accepted:       make(chan net.Conn),
+		keys:           map[netip.Prefix]string{},
+		connections:    throttle{},
+		asked:          map[netip.Addr]bool{},
+		refused:        map[Refusal]time.Time{},
 		withheld: withholding{
 			pending: map[pathKey]session.Withheld{},
 			poke:    make(chan struct{}, 1),
@@ -124,23 +139,30 @@ func (s *Speaker) Start(ctx context.Context) error {
 	if !s.opts.RouterID.Is4() {
 		return fmt.Errorf("start BGP: router id %q is not an IPv4 address", s.opts.RouterID)
 	}
-	listen, port, err := listenAddresses(s.opts.Listen)
-	if err != nil {
-		return fmt.Errorf("start BGP: %w", err)
+	if len(s.opts.Listen) == 0 {
+		return errors.New("start BGP: no address to listen on")
 	}
 	handler := &logHandler{speaker: s, out: s.log.Handler()}
 	s.server = server.NewBgpServer(server.LoggerOption(slog.New(handler), new(slog.LevelVar)))
-	if s.inside, err = lookInside(s.server); err != nil {
+	var err error
+	if s.inside, err = lookInside(s.server); err == nil {
+		err = s.listen()
+	}
+	if err != nil {
 		s.server = nil
 		return fmt.Errorf("start BGP: %w", err)
 	}
+	*s.inside.accept = s.accepted
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	s.watching, s.cancelWatcher = context.WithCancel(context.Background())
 	s.started = time.Now()
 	s.tasks.Go(s.server.Serve)
-	if err := s.start(listen, port); err != nil {
+	if err := s.start(); err != nil {
 		s.Stop(context.Background(), false)
 		return fmt.Errorf("start BGP: %w", err)
+	}
+	for _, l := range s.listeners {
+		s.tasks.Go(func() { s.acceptLoop(l) })
 	}
 	s.tasks.Go(s.guard)
 	s.tasks.Go(s.withholdLoop)
@@ -148,13 +170,12 @@ func (s *Speaker) Start(ctx context.Context) error {
 	return nil
 }
 
-func (s *Speaker) start(listen []string, port uint16) error {
+func (s *Speaker) start() error {
 	err := s.server.StartBgp(s.ctx, &api.StartBgpRequest{Global: &api.Global{
-		Asn:             s.opts.ASN,
-		RouterId:        s.opts.RouterID.String(),
-		ListenPort:      int32(port),
-		ListenAddresses: listen,
-		Families:        []uint32{familyIPv4, familyIPv6},
+		Asn:        s.opts.ASN,
+		RouterId:   s.opts.RouterID.String(),
+		ListenPort: -1, // we do, see accept.go
+		Families:   []uint32{familyIPv4, familyIPv6},
 		RouteSelectionOptions: &api.RouteSelectionOptionsConfig{
 			// What GoBGP announces as best must be what the RIB forwards to, and the RIB
 			// compares MED across neighbouring ASes, for the tiers to be an order.
@@ -162,7 +183,7 @@ func (s *Speaker) start(listen []string, port uint16) error {
 		},
 	}})
 	if err != nil {
-		return listenError(err)
+		return err
 	}
 	s.op.Lock()
 	defer s.op.Unlock()
@@ -190,6 +211,7 @@ func (s *Speaker) Stop(ctx context.Context, keep bool) {
 		s.mu.Lock()
 		s.cancel() // spawn starts nothing from here on
 		s.mu.Unlock()
+		s.closeListeners()
 		stopped := make(chan struct{})
 		go func() {
 			defer close(stopped)
@@ -215,8 +237,7 @@ func (s *Speaker) Stop(ctx context.Context, keep bool) {
 const dismissTime = time.Second
 
 // dismiss ends the sessions that Stop ends with a NOTIFICATION and waits until it is out.
-// StopBgp has it sent, too, but closes the listeners at the same time, and they close
-// every connection that they ever accepted.
+// That of StopBgp would say that the peer was removed from the configuration.
 func (s *Speaker) dismiss(ctx context.Context, keep bool) {
 	type ending struct {
 		p     *peer
@@ -253,55 +274,15 @@ func (s *Speaker) spawn(f func()) {
 	}
 }
 
-// listenAddresses checks that all addresses share a port and leaves out [::] on a host
-// that has no IPv6 at all (ipv6.disable=1).
-func listenAddresses(listen []netip.AddrPort) ([]string, uint16, error) {
-	if len(listen) == 0 {
-		return nil, 0, errors.New("no address to listen on")
-	}
-	var addrs []string
-	port := listen[0].Port()
-	for _, l := range listen {
-		if l.Port() != port {
-			return nil, 0, fmt.Errorf("listen on %s and %s: all addresses must have the same port", listen[0], l)
-		}
-		if l.Addr().Is6() && l.Addr().IsUnspecified() && len(listen) > 1 && !hasIPv6() {
-			continue
-		}
-		addrs = append(addrs, l.Addr().String())
-	}
-	if port == 0 {
-		return nil, 0, errors.New("listen on port 0: a fixed port is needed")
-	}
-	return addrs, port, nil
-}
-
-func hasIPv6() bool {
-	fd, err := syscall.Socket(syscall.AF_INET6, syscall.SOCK_STREAM|syscall.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return false
-	}
-	syscall.Close(fd)
-	return true
-}
-
-func listenError(err error) error {
-	var op *net.OpError
-	if errors.As(err, &op) && op.Op == "listen" {
-		if tcp, ok := op.Addr.(*net.TCPAddr); ok {
-			a := tcp.AddrPort()
-			return &ListenError{Address: netip.AddrPortFrom(a.Addr().Unmap(), a.Port()), Err: op.Err}
-		}
-	}
-	return err
-}
-
 // peer is what the speaker knows of one peer. Speaker.mu guards it.
 type peer struct {
-	cfg      config.Peer
-	password bool // TCP MD5 keys are set on the listeners
-	info     PeerInfo
-	telling  bool // the Handler is being told of info.State
+	cfg     config.Peer
+	secret  string       // of TCP MD5; empty: none
+	rekeyed bool         // GoBGP may be trying to connect with the secret before; see reconnect
+	socket  syscall.Conn // of the established session; else nil
+	stale   bool         // the session was lost, and GoBGP keeps the paths of a graceful restart
+	info    PeerInfo
+	telling bool // the Handler is being told of info.State
 	// otherAddress is ours in the family that the session does not run over, next to
 	// the session's own address: the next hop for prefixes of that family.
 	otherAddress netip.Addr

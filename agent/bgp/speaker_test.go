@@ -144,42 +144,24 @@ func TestUnknownPeer(t *testing.T) {
 	if n, err := conn.Read(make([]byte, 1)); err == nil {
 		t.Errorf("an unknown peer was sent %d octets", n)
 	}
-	eventually(t, "a log line", func() bool { return strings.Contains(log.String(), "peer=10.1.0.9") })
+	eventually(t, "a log line", func() bool { return strings.Contains(log.String(), "address=10.1.0.9") })
 }
 
 func TestPortInUse(t *testing.T) {
 	startSpeaker(t, nil)
-	other := New(Options{ASN: ourASN, RouterID: ours, Listen: []netip.AddrPort{listenOn}, Handler: newRecorder()})
+	free := netip.AddrPortFrom(peerAddr(4), 179)
+	other := New(Options{ASN: ourASN, RouterID: ours, Listen: []netip.AddrPort{free, listenOn}, Handler: newRecorder()})
 	err := other.Start(t.Context())
 	var listen *ListenError
 	if !errors.As(err, &listen) || listen.Address != listenOn || !errors.Is(err, syscall.EADDRINUSE) {
 		t.Errorf("Start = %v, want a ListenError of %s with EADDRINUSE", err, listenOn)
 	}
-}
-
-func TestListenAddresses(t *testing.T) {
-	for _, c := range []struct {
-		name, listen, want string
-	}{
-		{"none", "", "no address to listen on"},
-		{"one", "10.1.2.4:179", "[10.1.2.4] 179"},
-		{"two families", "0.0.0.0:1179 [::]:1179", "[0.0.0.0 ::] 1179"},
-		{"two ports", "10.1.2.4:179 10.1.2.5:1179", "listen on 10.1.2.4:179 and 10.1.2.5:1179: all addresses must have the same port"},
-		{"port 0", "10.1.2.4:0", "listen on port 0: a fixed port is needed"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			var list []netip.AddrPort
-			for _, l := range strings.Fields(c.listen) {
-				list = append(list, netip.MustParseAddrPort(l))
-			}
-			addrs, port, err := listenAddresses(list)
-			got := fmt.Sprint(addrs, port)
-			if err != nil {
-				got = err.Error()
-			}
-			if got != c.want {
-				t.Errorf("listenAddresses(%s) = %s, want %s", c.listen, got, c.want)
-			}
-		})
+	if l, err := net.Listen("tcp4", free.String()); err != nil {
+		t.Errorf("what could be listened on stays in use: %v", err)
+	} else {
+		l.Close()
+	}
+	if err := New(Options{ASN: ourASN, RouterID: ours, Handler: newRecorder()}).Start(t.Context()); err == nil {
+		t.Error("Start without an address to listen on: no error")
 	}
 }

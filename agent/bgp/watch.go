@@ -198,6 +198,10 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 		again = p.longLived.established(event.LongLived)
 		again = s.restartableLost(p, g) || again
 	}
+	if state == Idle && event.Previous != Established {
+		p.stale = false // GoBGP dropped them, or keeps them for long
+	}
+	reconnect := state == Idle && p.rekeyed && !p.stale
 	tell := state != event.Previous || event.Outlasted
 	p.telling = tell
 	s.mu.Unlock()
@@ -214,6 +218,11 @@ func (s *Speaker) onPeer(e *apiutil.WatchEventMessage_PeerEvent, at time.Time) {
 		s.afterEstablished(p, again)
 	case forget:
 		s.EndRestart(addr)
+	}
+	if reconnect {
+		s.mu.Lock()
+		s.reconnectLater(p)
+		s.mu.Unlock()
 	}
 }
 

@@ -101,7 +101,7 @@ func TestCompareSecret(t *testing.T) {
 		t.Errorf("the same secret: %s", plan)
 	}
 	writeFile(t, file, "two\n", 0o600)
-	const want = "peer two: password-file: old secret -> new secret\nsessions reset: two"
+	const want = "peer two: password-file: old secret -> new secret\nsessions reset: none"
 	if got := Compare(before, parse(t, text)).String(); got != want {
 		t.Errorf("a new secret:\ngot  %s\nwant %s", got, want)
 	}

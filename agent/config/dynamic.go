@@ -12,20 +12,78 @@ import (
 type DynamicPeers struct {
 	Range netip.Prefix
 	Limit int // of peers at a time
+	// ASNs are those that they may have. If it is one only, Like has it too.
+	ASNs []ASNRange
 	// Like is what they have in common. Its name is the beginning of theirs.
 	Like Peer
+}
+
+// ASNRange are the AS numbers from First to Last.
+type ASNRange struct{ First, Last uint32 }
+
+func (r ASNRange) String() string {
+	if r.First == r.Last {
+		return fmt.Sprint(r.First)
+	}
+	return fmt.Sprintf("%d-%d", r.First, r.Last)
+}
+
+// Has tells whether the range holds an AS number.
+func (r ASNRange) Has(asn uint32) bool { return r.First <= asn && asn <= r.Last }
+
+// ASN returns the AS number of a peer of the range that says it has the one told, and
+// false where it may not have that. Where only one is allowed, what a peer says is not
+// asked for here.
+func (d *DynamicPeers) ASN(told uint32) (uint32, bool) {
+	if d.Like.ASN != 0 {
+		return d.Like.ASN, true
+	}
+	return told, slices.ContainsFunc(d.ASNs, func(r ASNRange) bool { return r.Has(told) })
+}
+
+// Arrival is somebody of a range who connected.
+type Arrival struct {
+	Address netip.Addr
+	ASN     uint32 // as told in the OPEN; 0 where the range has one only
+}
+
+var asNumbers = scalar[ASNRange]{
+	"1 to 4294967294, except 23456 and 65535, or FIRST-LAST of such", func(text string) (ASNRange, error) {
+		first, last, isRange := strings.Cut(text, "-")
+		if !isRange {
+			last = first
+		}
+		var r ASNRange
+		var err error
+		if r.First, err = parseASN(first); err == nil {
+			r.Last, err = parseASN(last)
+		}
+		switch {
+		case err != nil:
+			return ASNRange{}, err
+		case r.First > r.Last:
+			return ASNRange{}, fmt.Errorf("%s ends before it begins", text)
+		}
+		return r, nil
+	},
+}
+
+// asnList is the key of the ASNs: numbers, or texts for ranges of them.
+func asnList() key[DynamicPeers] {
+	k := list("asn", live, func(d *DynamicPeers) *[]ASNRange { return &d.ASNs }, asNumbers)
+	k.shape = func() Key { return Key{Type: "integer", Named: true, List: true} }
+	return k
 }
 
 var dynamicKeys = append([]key[DynamicPeers]{
 	required(value("range", live, func(d *DynamicPeers) *netip.Prefix { return &d.Range }, vnetPrefix)),
 	value("limit", live, func(d *DynamicPeers) *int { return &d.Limit }, number(1, 1000)),
+	required(asnList()),
 }, within(func(d *DynamicPeers) *Peer { return &d.Like }, slices.DeleteFunc(slices.Clone(peerKeys), func(k key[Peer]) bool {
 	switch k.name {
-	// The kernel drops a segment with an MD5 signature from whom it has no key of, so that
-	// nobody would hear of who wants to connect.
-	case "password-file", "password-credential":
-		return true
 	case "address", "local-address", "shutdown": // of one peer
+		return true
+	case "asn": // see asnList
 		return true
 	}
 	return false
@@ -41,6 +99,9 @@ func readDynamic(d *decoder, n node, c *Config) {
 			d.fail(element, "is empty, must be a mapping with keys among: %s", keyNames(dynamicKeys))
 		} else {
 			readMap(d, element, &r, dynamicKeys)
+		}
+		if len(r.ASNs) == 1 && r.ASNs[0].First == r.ASNs[0].Last {
+			r.Like.ASN = r.ASNs[0].First
 		}
 		c.DynamicPeers = append(c.DynamicPeers, r)
 	}
@@ -61,7 +122,7 @@ func diffDynamic(path string, before, after *Config) []Change {
 		c.Field, c.effect = fmt.Sprintf("%s %s%s", path, r, c.Field), live
 		changes = append(changes, c)
 	}
-	sum := func(d DynamicPeers) string { return fmt.Sprintf("AS %d, limit %d", d.Like.ASN, d.Limit) }
+	sum := func(d DynamicPeers) string { return fmt.Sprintf("AS %s, limit %d", showAll(d.ASNs), d.Limit) }
 	for _, d := range before.DynamicPeers {
 		if find(after, d.Range) == nil {
 			add(d.Range, Change{From: sum(d), To: "none"})
@@ -104,6 +165,22 @@ func (d *decoder) checkDynamic(c *Config, i int) {
 			break
 		}
 	}
+	if n, given := d.at(path("asn")); given && len(r.ASNs) == 0 && d.good(path("asn")) {
+		d.fail(n, "is empty, and nobody could become a peer, allowed: at least one AS number")
+	}
+	for j, asns := range r.ASNs {
+		if r.Like.ASN == 0 && asns.Has(c.ASN) && d.good("asn") {
+			n, _ := d.at(fmt.Sprintf("dynamic-peers[%d].asn[%d]", i, j))
+			d.fail(n, "%s has the local AS %d (%s), and only eBGP is spoken, allowed: other ASes", asns, c.ASN, d.line("asn"))
+		}
+	}
+	for j, p := range c.Peers {
+		if r.Like.PasswordFile != "" && p.PasswordFile == "" && r.Range.IsValid() && r.Range.Contains(p.Address) {
+			d.fail(at("range"), "the peer in %s is in it and has no password, and the kernel would drop what it sends unsigned, allowed: a password for that peer too, or another range",
+				d.line(fmt.Sprintf("peers[%d].address", j)))
+		}
+	}
+	d.exclusive(path("password-file"), path("password-credential"))
 	d.checkSession(c, &r.Like, path)
 }
 
@@ -132,31 +209,36 @@ func (c *Config) Count(r *DynamicPeers) (n int) {
 	return n
 }
 
-// With is the configuration with those of the addresses as peers too for whom one of its
-// ranges has room. Dynamic peers that it had stay only if they are among them; a peer of
+// With is the configuration with those who came as peers too whose ASN their range allows,
+// and has room for. Dynamic peers that it had stay only if they are among them; a peer of
 // the file comes first.
-func (c *Config) With(addrs []netip.Addr) *Config {
+func (c *Config) With(came []Arrival) *Config {
 	now := *c
 	now.Peers = slices.DeleteFunc(slices.Clone(c.Peers), func(p Peer) bool { return p.Dynamic })
-	for _, addr := range addrs {
+	for _, a := range came {
+		addr := a.Address
 		r := now.RangeOf(addr)
 		if r == nil || now.Has(addr) || now.Count(r) >= r.Limit {
 			continue
 		}
+		asn, ok := r.ASN(a.ASN)
+		if !ok {
+			continue
+		}
 		p := r.Like
-		p.Dynamic, p.Address = true, addr
+		p.Dynamic, p.Address, p.ASN = true, addr, asn
 		p.Name += "-" + strings.ReplaceAll(addr.String(), ":", "-")
 		now.Peers = append(now.Peers, p)
 	}
 	return &now
 }
 
-// Dynamic lists the addresses of the dynamic peers.
-func (c *Config) Dynamic() (addrs []netip.Addr) {
+// Dynamic lists the dynamic peers.
+func (c *Config) Dynamic() (came []Arrival) {
 	for _, p := range c.Peers {
 		if p.Dynamic {
-			addrs = append(addrs, p.Address)
+			came = append(came, Arrival{p.Address, p.ASN})
 		}
 	}
-	return addrs
+	return came
 }

@@ -134,7 +134,7 @@ func render(c *Config) string {
 		quoteAll(c.VNet.Prefixes), quoteAll(c.VNet.AllowInside), quoteAll(nextHops))
 	peer := func(p Peer) {
 		add("  name: %q\n  description: '%s'", p.Name, strings.ReplaceAll(p.Description, "'", "''"))
-		add("  asn: %d\n  port: %d\n  passive: %t", p.ASN, p.Port, p.Passive)
+		add("  port: %d\n  passive: %t", p.Port, p.Passive)
 		addr("  local-address", p.LocalAddress)
 		if p.GTSM != 0 {
 			add("  gtsm: %d", p.GTSM)
@@ -163,12 +163,12 @@ func render(c *Config) string {
 	}
 	add("peers:")
 	for _, p := range c.Peers {
-		add("- address: %q\n  shutdown: %t", p.Address, p.Shutdown)
+		add("- address: %q\n  asn: %d\n  shutdown: %t", p.Address, p.ASN, p.Shutdown)
 		peer(p)
 	}
 	add("dynamic-peers:")
 	for _, r := range c.DynamicPeers {
-		add("- range: %q\n  limit: %d", r.Range, r.Limit)
+		add("- range: %q\n  asn: [%s]\n  limit: %d", r.Range, quoteAll(r.ASNs), r.Limit)
 		peer(r.Like)
 	}
 	add("branch-to-branch: %t\nannounce: %s\nprefix-limit-total: %d", c.BranchToBranch, c.Announce, c.PrefixLimitTotal)

@@ -52,8 +52,8 @@ var peerKeys = []key[Peer]{
 	value("keepalive", reset, func(p *Peer) *time.Duration { return &p.Keepalive }, keepalive),
 	value("next-hop", live, func(p *Peer) *NextHop { return &p.NextHop }, oneOf(NextHopUnchanged, NextHopSelf)),
 	value("shutdown", live, func(p *Peer) *bool { return &p.Shutdown }, boolean),
-	secret("password-file", reset, passwordFile),
-	secret("password-credential", alias, passwordCredential),
+	secret("password-file", passwordFile, false),
+	secret("password-credential", passwordCredential, true),
 	value("gtsm", reset, func(p *Peer) *uint8 { return &p.GTSM }, number[uint8](1, 254)),
 	orSwitch(group("bfd", func(p *Peer) *BFD { return &p.BFD }, bfdKeys), func(p *Peer) *bool { return &p.BFD.Enabled }),
 	orSwitch(group("graceful-restart", func(p *Peer) *GracefulRestart { return &p.GracefulRestart }, gracefulRestartKeys),
@@ -293,18 +293,28 @@ func value[S any, V comparable](name string, e effect, field func(*S) *V, t scal
 }
 
 // secret is a key of a peer that names the file of its password: what is in there counts.
-func secret(name string, e effect, t scalar[string]) key[Peer] {
-	k := value(name, e, func(p *Peer) *string { return &p.PasswordFile }, t)
+// Another secret leaves the session up; one where there was none, or none, does not.
+func secret(name string, t scalar[string], other bool) key[Peer] {
+	k := value(name, reset, func(p *Peer) *string { return &p.PasswordFile }, t)
+	if other {
+		k.effect = alias
+	}
 	readPath, diffPath := k.read, k.diff
 	k.read = func(d *decoder, n node, p *Peer) {
 		readPath(d, n, p)
 		p.PasswordSum = sumFile(p.PasswordFile)
 	}
 	k.diff = func(path string, before, after *Peer) []Change {
-		if changes := diffPath(path, before, after); len(changes) > 0 || before.PasswordSum == after.PasswordSum {
-			return changes
+		changes := diffPath(path, before, after)
+		if len(changes) == 0 && before.PasswordSum != after.PasswordSum {
+			changes = []Change{{path, "old secret", "new secret", live}}
 		}
-		return []Change{{path, "old secret", "new secret", e}}
+		if before.PasswordFile != "" && after.PasswordFile != "" {
+			for i := range changes {
+				changes[i].effect = live
+			}
+		}
+		return changes
 	}
 	return k
 }

@@ -151,6 +151,15 @@ var (
 		Cause:   "ADDRESS connected and is in the range PREFIX of `dynamic-peers`, of which there are as many peers as its LIMIT allows. The connection was closed. Other addresses of the range may have met the same since.",
 		Next:    "If there are so many, raise the limit of the range and reload: nothing is reset. `nexthopctl peers` shows who came; one whose session is down makes room after 5 minutes.",
 	}
+	ConnectionRefused = Event{
+		ID: "f4051ad07b43468cb1f378fba96ff4fc", Name: "connection-refused", Level: slog.LevelWarn,
+		Message: "connection is refused before BGP has it",
+		Fields:  "address reason",
+		Cause: "ADDRESS connected, and was disconnected before anything of it was parsed. REASON rate: it is a peer, or in a range of `dynamic-peers`, and connects far more often than a peer does (30 times, then twice a second). " +
+			"open: it is in a range that has a list of ASNs, and sent no OPEN within 10 s, or came while so many others did not. asn: its ASN is not in that list. " +
+			"Others may have met the same since; the metric `nexthopd_bgp_connections_refused_total` counts all.",
+		Next: "rate: look at what runs on ADDRESS; its session and those of others are not disturbed. asn: if it is to be a peer, add its ASN to the range's `asn` and reload.",
+	}
 	FIBRefused = Event{
 		ID: "4a0f018e50864f8fba16aa1b57b66613", Name: "fib-refused", Level: slog.LevelError,
 		Message: "kernel refused a write",
@@ -287,7 +296,7 @@ var (
 func Events() []Event {
 	return []Event{
 		Started, Stopping, Failed, Unhealthy, ConfigApplied, ConfigRefused, ConfigIncomplete, BlastRadius, OperatorAction,
-		SessionUp, SessionDown, RestartExpired, LongLivedStart, LongLivedEnd, PersistStart, PersistEnd, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning, PrefixLimitReached, DynamicRefused,
+		SessionUp, SessionDown, RestartExpired, LongLivedStart, LongLivedEnd, PersistStart, PersistEnd, BFDUp, BFDDown, FaultyMessage, PrefixLimitWarning, PrefixLimitReached, DynamicRefused, ConnectionRefused,
 		Failover, NextHopLost, NextHopFound,
 		FIBRefused, ForeignConflict, Contested, Repair, Resync, Swept, SweepHeld, RoutesKept,
 	}

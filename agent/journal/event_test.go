@@ -25,6 +25,7 @@ func TestMessageIDsAreStable(t *testing.T) {
 		"prefix-limit-warning": "5be0b94424744736b7e0ba93e1178491",
 		"prefix-limit-reached": "1c900bed687e4a2f92b4ad78e471dab7",
 		"dynamic-refused":      "b50d364a595e409db0a38ec6f9ba2689",
+		"connection-refused":   "f4051ad07b43468cb1f378fba96ff4fc",
 		"fib-refused":          "4a0f018e50864f8fba16aa1b57b66613",
 		"foreign-conflict":     "5bffac30eba84e4ea75706ce61b20398",
 		"repair":               "89c1d8f04f5f4967add4851653e4788b",

@@ -42,6 +42,20 @@ type Handler interface {
 	Session(Event)
 }
 
+// Refusal is why a connection was closed before BGP had it.
+type Refusal string
+
+// The refusals.
+const (
+	RefusedStranger Refusal = "stranger" // neither a peer nor in a range
+	RefusedRate     Refusal = "rate"     // too many from its address
+	RefusedOpen     Refusal = "open"     // in a range, and sent no OPEN
+	RefusedASN      Refusal = "asn"      // in a range that does not have its ASN
+)
+
+// Refusals lists them.
+var Refusals = []Refusal{RefusedStranger, RefusedRate, RefusedOpen, RefusedASN}
+
 // State is a session's state, by its name in RFC 4271 section 8.2.2.
 type State string
 

@@ -125,7 +125,8 @@ func runDaemon(ctx context.Context, cfg *config.Config, path string, out *journa
 	defer stopBFD()
 	speaker := bgp.New(bgp.Options{
 		ASN: cfg.ASN, RouterID: cfg.RouterID, Listen: cfg.Listen, Logger: log, Handler: a,
-		BranchToBranch: cfg.BranchToBranch, Restarting: adopted, OnPeerDown: a.PeerDown, OnStranger: a.Stranger,
+		BranchToBranch: cfg.BranchToBranch, Restarting: adopted, OnPeerDown: a.PeerDown,
+		OnStranger: a.Stranger, OnRefused: instruments.ConnectionRefused,
 	})
 	if err := speaker.Start(context.WithoutCancel(ctx)); err != nil {
 		var le *bgp.ListenError
