@@ -53,24 +53,22 @@ func (s *Speaker) LimitReached(addr netip.Addr, f Family, limit int, text string
 func (s *Speaker) closeForLimit(p *peer, f Family, limit int, text string) error {
 	addr := p.cfg.Address
 	s.mu.Lock()
-	up := p.up
+	if !p.up { // it ended meanwhile, and costs no pause
+		s.mu.Unlock()
+		return nil
+	}
 	if p.limit.pause == 0 || time.Since(p.info.EstablishedAt) > max(p.limit.pause, time.Hour) {
 		p.limit.pause = p.cfg.PrefixLimit.Idle // it was well for long
 	} else {
 		p.limit.pause = min(2*p.limit.pause, maxPause)
 	}
 	why := DownReason{Cause: "prefix-limit", Text: fmt.Sprintf("%s; the next attempt is in %s", text, p.limit.pause)}
-	if up {
-		p.expect = why
-	}
+	p.expect = why
 	subcode, data := uint8(ceaseMaxPrefixes), limitData(f, limit)
 	if p.hardReset {
 		subcode, data = ceaseHardReset, append([]byte{codeCease, ceaseMaxPrefixes}, data...) // RFC 8538 section 3.1
 	}
 	s.mu.Unlock()
-	if !up {
-		return nil
-	}
 	err := mgmtOperation(s.server, func() error {
 		return sendNotification(s.server, "prefix limit", addr.String(), subcode, data)
 	}, true)

@@ -49,6 +49,12 @@ func TestLimitReached(t *testing.T) {
 	if other.isClosed() {
 		t.Error("the session of another peer was reset")
 	}
+	p := s.find(peerAddr(4))
+	s.op.Lock()
+	defer s.op.Unlock()
+	if err := s.closeForLimit(p, IPv4, 2, "too late: it is down"); err != nil || p.limit.pause != 2*time.Second {
+		t.Errorf("closeForLimit of a peer that is down = %v, pause %v, want it left at 2s", err, p.limit.pause)
+	}
 }
 
 // Who raises the limit, or enables the peer, does not wait.
