@@ -217,6 +217,14 @@ func TestRoutesKeptAtAResync(t *testing.T) {
 		l.consistent()
 		l.atRest()
 	})
+	bubble(t, "audit", func(t *testing.T) {
+		l := start(t, 150)
+		l.reload(func(c *config.Config) { c.FIB.Audit = time.Minute })
+		time.Sleep(3 * time.Minute)
+		l.settle()
+		l.kept(150, "audit", many(150)[149])
+		l.expect("kept", many(150)[149], "10.1.0.99")
+	})
 	bubble(t, "few", func(t *testing.T) {
 		l := start(t, 99)
 		if r := resync(l); r.Kept != 0 {
