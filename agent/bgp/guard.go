@@ -252,6 +252,29 @@ func (s *Speaker) restartableLost(p *peer, g *bgp.CapGracefulRestart) bool {
 	return lost
 }
 
+// noteRestartable notes the families that a peer keeps forwarding for as soon as its session
+// is up: it may end before the event is heard that says that it was.
+func (s *Speaker) noteRestartable(addr netip.Addr, open *bgp.BGPOpen) {
+	var list []bgp.ParameterCapabilityInterface
+	for _, o := range open.OptParams {
+		if o, ok := o.(*bgp.OptionParameterCapability); ok {
+			list = append(list, o.Capability...)
+		}
+	}
+	g := restartCapability(list)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	p := s.peers[addr]
+	if g == nil || p == nil || !p.cfg.GracefulRestart.Enabled {
+		return
+	}
+	for _, t := range g.Tuples {
+		if f, ok := family(bgp.NewFamily(t.AFI, t.SAFI)); ok {
+			p.restartable[f] = true
+		}
+	}
+}
+
 // EndRestart drops what is kept of a peer whose session is down: the Handler hears of
 // the withdrawal. It returns at once, and does nothing where the session is up again.
 //

@@ -262,6 +262,22 @@ func TestGracefulRestart(t *testing.T) {
 	})
 }
 
+// A session that ends before anybody has heard that it was up is lost as any other.
+func TestGracefulRestartOfAShortSession(t *testing.T) {
+	l, downs := late{newRecorder(), OpenConfirm, make(chan struct{})}, make(chan bool, 2) // told twice, see lossAgain
+	s, _, _ := startSpeaker(t, func(o *Options) {
+		o.Handler = l
+		o.OnPeerDown = func(_ netip.Addr, _ DownReason, graceful bool) { downs <- graceful }
+	})
+	mustAdd(t, s, peerConf(4, 65147))
+	connect(t, peerAddr(4), fakeOptions{asn: 65147}).conn.Close()
+	if !<-downs {
+		t.Error("told as lost for good")
+	}
+	close(l.let)
+	eventually(t, "the loss", func() bool { return l.lastDown(peerAddr(4)).Graceful })
+}
+
 // RFC 4724 section 4.1: a speaker that restarts says so, and announces nothing before it
 // has heard all of its peers.
 func TestRestarting(t *testing.T) {

@@ -156,6 +156,7 @@ func (s *Speaker) judge(addr netip.Addr) {
 		p.socket, p.stale = socket, false
 	}
 	s.mu.Unlock()
+	s.noteRestartable(addr, open)
 	notification := f.notification
 	session := agreed(open)
 	session.Relation = s.relation(c)

@@ -45,6 +45,11 @@ func TestLongLived(t *testing.T) {
 			b.knows.wantRoute(x.prefixes[0], want)
 			b.no.wantRoute(x.prefixes[0], want)
 		}
+		n := 0
+		for _, x := range announcements {
+			n += len(x.prefixes)
+		}
+		eventually(t, "all is learned", func() bool { return r.count(a) == n })
 		f.conn.Close()
 		return b
 	}
