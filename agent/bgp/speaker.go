@@ -15,6 +15,7 @@ import (
 
 	"github.com/osrg/gobgp/v4/api"
 	"github.com/osrg/gobgp/v4/pkg/server"
+	"golang.org/x/sys/unix"
 
 	"github.com/nexthopd/nexthopd/agent/config"
 	"github.com/nexthopd/nexthopd/agent/session"
@@ -216,6 +217,9 @@ func (s *Speaker) Stop(ctx context.Context, keep bool) {
 		go func() {
 			defer close(stopped)
 			s.op.Lock()
+			if keep {
+				s.hangUp()
+			}
 			s.dismiss(ctx, keep)
 			if err := s.server.StopBgp(ctx, &api.StopBgpRequest{AllowGracefulRestart: keep}); err != nil {
 				s.log.Warn("BGP did not stop cleanly", "err", err)
@@ -233,6 +237,33 @@ func (s *Speaker) Stop(ctx context.Context, keep bool) {
 	})
 }
 
+// restarts tells whether the peer negotiated graceful restart.
+func (p *peer) restarts() bool {
+	return slices.ContainsFunc(p.info.PeerCapabilities, func(c string) bool { return strings.HasPrefix(c, capGracefulRestart) })
+}
+
+// hangUp closes the connections of the peers that Stop leaves without a NOTIFICATION, all of
+// them before anything else. GoBGP takes its peers away one by one and withdraws the paths of
+// each from those whose sessions are still up, which would keep what they had else.
+func (s *Speaker) hangUp() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, p := range s.peers {
+		if p.info.State != Established || !p.restarts() || p.socket == nil {
+			continue
+		}
+		raw, err := p.socket.SyscallConn()
+		if err == nil {
+			var failed error
+			err = raw.Control(func(fd uintptr) { failed = unix.Shutdown(int(fd), unix.SHUT_RDWR) })
+			err = errors.Join(err, failed)
+		}
+		if err != nil {
+			s.log.Debug("cannot close a connection", "peer", p.info.Address, "err", err) // it is closed already
+		}
+	}
+}
+
 // dismissTime bounds the wait for sessions to end.
 const dismissTime = time.Second
 
@@ -246,8 +277,7 @@ func (s *Speaker) dismiss(ctx context.Context, keep bool) {
 	var list []ending
 	s.mu.Lock()
 	for _, p := range s.peers {
-		restarts := slices.ContainsFunc(p.info.PeerCapabilities, func(c string) bool { return strings.HasPrefix(c, capGracefulRestart) })
-		if p.info.State == Established && !(keep && restarts) {
+		if p.info.State == Established && !(keep && p.restarts()) {
 			list = append(list, ending{p, p.losses})
 		}
 	}
