@@ -76,9 +76,10 @@ func TestOnlyToCustomer(t *testing.T) {
 		}
 	}
 	want(8, six, nothing)
-	if a := r.path(peerAddr(4), four); a == nil || a.OTC != 65147 {
-		t.Errorf("learned from the provider: %+v, want the mark of AS 65147", a)
-	}
+	eventually(t, "the mark of AS 65147 in what is learned from the provider", func() bool {
+		a := r.path(peerAddr(4), four)
+		return a != nil && a.HasOTC && a.OTC == 65147
+	})
 
 	// A route that is marked now takes the place of one that was not.
 	say(7, seven, "10.1.0.7", 1)
