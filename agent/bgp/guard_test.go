@@ -131,6 +131,7 @@ func TestSilentPeer(t *testing.T) {
 	c := peerConf(5, 65148)
 	c.Passive, c.Port = false, uint16(l.Addr().(*net.TCPAddr).Port)
 	mustAdd(t, s, peerConf(4, 65147), c)
+	eventually(t, "readiness", func() bool { return r.state(theirs) == Active }) // before, GoBGP closes what it is given
 	connect(t, theirs, fakeOptions{noOpen: true})
 	conn, err := l.Accept()
 	if err != nil {

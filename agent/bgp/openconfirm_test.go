@@ -14,6 +14,7 @@ func TestUnconfirmedPeer(t *testing.T) {
 	s.openTimeout = 2 * time.Second
 	theirs := peerAddr(4)
 	mustAdd(t, s, peerConf(4, 65147))
+	eventually(t, "readiness", func() bool { return r.state(theirs) == Active }) // before, GoBGP closes what it is given
 	f := connect(t, theirs, fakeOptions{noOpen: true})
 	open, err := bgp.NewBGPOpenMessage(65147, 9, theirs, []bgp.OptionParameterInterface{
 		bgp.NewOptionParameterCapability([]bgp.ParameterCapabilityInterface{bgp.NewCapFourOctetASNumber(65147)}),
