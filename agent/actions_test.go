@@ -105,7 +105,7 @@ func TestFlushAndResync(t *testing.T) {
 		l.announce(bird, seed)
 		l.settle()
 		l.expect("flushed", seed)
-		if snap, err := l.k.Kernel.Dump(); err != nil || len(snap.Routes)+len(snap.Groups)+len(snap.NextHops) > 0 {
+		if snap, err := l.k.Kernel.Dump(nil); err != nil || len(snap.Routes)+len(snap.Groups)+len(snap.NextHops) > 0 {
 			t.Errorf("left in the kernel: %+v, %v", snap, err)
 		}
 		if len(l.m.Routes(other, 254)) != 1 {

@@ -144,6 +144,7 @@ type Agent struct {
 	syncCause  metrics.ResyncCause   // why a resync is due; "" when none is
 	synced     time.Time             // end of the last resync
 	syncTook   time.Duration         // how long it took
+	hurries    int                   // how often in a row it was given up for something urgent
 	syncDrift  int                   // differences that it found
 	syncRoutes int                   // routes of ours that it found
 	syncAfter  time.Time             // after a failed one: not again before this
@@ -215,7 +216,7 @@ func (a *Agent) Adopt() (adopted bool, err error) {
 		Compat:   a.opts.CompatMode,
 	})
 	if a.install() {
-		snap, err := a.kernel.Dump()
+		snap, err := a.kernel.Dump(nil)
 		if err != nil {
 			return false, fmt.Errorf("read the routes of an earlier run: %w", err)
 		}
@@ -317,6 +318,17 @@ func (a *Agent) do(ctx context.Context, f func()) error {
 		return errEnded
 	case <-ctx.Done():
 		return ctx.Err()
+	}
+}
+
+// ask is do for a reading of the kernel, which is begun again where something more urgent
+// came in between.
+func (a *Agent) ask(ctx context.Context, read func() error) error {
+	for {
+		var failure error
+		if err := a.do(ctx, func() { failure = read() }); err != nil || !errors.Is(failure, fib.ErrUrgent) {
+			return orElse(err, failure)
+		}
 	}
 }
 

@@ -18,7 +18,7 @@ import (
 type nullKernel struct{ host *fib.Host }
 
 func (nullKernel) HasNextHopObjects() bool                    { return true }
-func (nullKernel) Dump() (fib.Snapshot, error)                { return fib.Snapshot{}, nil }
+func (nullKernel) Dump(func() bool) (fib.Snapshot, error)     { return fib.Snapshot{}, nil }
 func (nullKernel) Apply([]fib.Op) ([]fib.OpError, error)      { return nil, nil }
 func (k nullKernel) Host() (*fib.Host, error)                 { return k.host, nil }
 func (nullKernel) Lookup(p netip.Prefix) ([]fib.Route, error) { return nil, nil }

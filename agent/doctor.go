@@ -33,9 +33,7 @@ func (a *Agent) doctor(ctx context.Context) (status.Doctor, error) {
 	}
 	// Where it cannot be read, the reader takes it for its own.
 	d.Namespace, _ = os.Readlink("/proc/thread-self/ns/net")
-	var failure error
-	err := a.do(ctx, func() { failure = a.examine(&d) })
-	return d, orElse(err, failure)
+	return d, a.ask(ctx, func() error { return a.examine(&d) })
 }
 
 // examine reads the kernel. It is called in the loop.
@@ -44,7 +42,7 @@ func (a *Agent) examine(d *status.Doctor) error {
 	if err != nil {
 		return err
 	}
-	snap, err := a.kernel.Dump()
+	snap, err := a.kernel.Dump(a.urgent)
 	if err != nil {
 		return err
 	}

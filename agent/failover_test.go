@@ -134,6 +134,40 @@ func TestAudit(t *testing.T) {
 	})
 }
 
+// An audit that reads a large table makes way for a failover, and is done after it.
+func TestAuditMakesWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l := newLab(t, func(c *config.Config, _ *fibtest.Machine) { c.FIB.Audit = time.Minute })
+		l.up(quagga, bird)
+		l.announce(quagga, seed)
+		l.announce(bird, seed)
+		l.settle()
+		dumps := func() int {
+			l.k.mu.Lock()
+			defer l.k.mu.Unlock()
+			return l.k.dumps
+		}
+		before := dumps()
+		l.k.failing(func(call string) error {
+			if call == "dump" && l.k.dumps == before+1 {
+				go l.a.PeerDown(quagga, accident, false) // the kernel is being read
+				time.Sleep(time.Millisecond)
+			}
+			return nil
+		})
+		l.ops()
+		time.Sleep(time.Minute + time.Millisecond)
+		l.settle()
+		l.expect("after a failover in an audit", seed, "10.1.0.5")
+		if n := dumps() - before; n != 2 {
+			t.Errorf("read %d times, want one given up and one done", n)
+		}
+		l.k.failing(nil)
+		l.idle(quagga)
+		l.consistent()
+	})
+}
+
 // A program that deletes a route of ours again and again does not make the agent spin.
 func TestFight(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -96,7 +96,7 @@ func (l *lab) asFromScratch() {
 func (l *lab) as(paths *rib.Table, state func(fib.Source) fib.SourceState) {
 	l.t.Helper()
 	want := l.scratch(paths, state)
-	snap, err := l.k.Kernel.Dump()
+	snap, err := l.k.Kernel.Dump(nil)
 	if err != nil {
 		l.t.Fatal(err)
 	}

@@ -272,18 +272,18 @@ func TestRepairs(t *testing.T) {
 		synctest.Wait()
 		l.m.DelRoute(fib.Route{Prefix: prefixes[1], Table: 254, Metric: owner.Metric})
 		all("events that are out of date")
-		snap, _ := l.k.Kernel.Dump()
+		snap, _ := l.k.Kernel.Dump(nil)
 		for id := range snap.NextHops {
 			l.m.DelNextHop(id)
 			break
 		}
 		all("a next hop deleted")
-		snap, _ = l.k.Kernel.Dump()
+		snap, _ = l.k.Kernel.Dump(nil)
 		for id := range snap.Groups {
 			l.m.DelNextHop(id)
 		}
 		all("all groups deleted")
-		snap, _ = l.k.Kernel.Dump()
+		snap, _ = l.k.Kernel.Dump(nil)
 		for id, members := range snap.Groups {
 			l.m.SetGroup(id, members[:1], owner.Protocol)
 		}

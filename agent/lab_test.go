@@ -100,11 +100,11 @@ func (k *kernel) Apply(ops []fib.Op) ([]fib.OpError, error) {
 	return k.Kernel.Apply(ops)
 }
 
-func (k *kernel) Dump() (fib.Snapshot, error) {
+func (k *kernel) Dump(urgent func() bool) (fib.Snapshot, error) {
 	if err := k.call("dump", &k.dumps); err != nil {
 		return fib.Snapshot{}, err
 	}
-	return k.Kernel.Dump()
+	return k.Kernel.Dump(urgent)
 }
 
 func (k *kernel) Host() (*fib.Host, error) {
@@ -511,7 +511,7 @@ func (l *lab) consistent() {
 	if f.Prefixes != f.Installed+rejected {
 		l.t.Errorf("%d prefixes, %d installed, rejected %v: they don't add up", f.Prefixes, f.Installed, f.Rejected)
 	}
-	snap, err := l.k.Kernel.Dump()
+	snap, err := l.k.Kernel.Dump(nil)
 	if err != nil {
 		l.t.Fatal(err)
 	}

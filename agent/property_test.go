@@ -204,14 +204,14 @@ func (c *chaos) host() {
 	case 8:
 		c.m.FlushProtocol(254, owner.Protocol)
 	case 9:
-		if snap, err := c.k.Kernel.Dump(); err == nil {
+		if snap, err := c.k.Kernel.Dump(nil); err == nil {
 			for id := range snap.NextHops {
 				c.m.DelNextHop(id)
 				break
 			}
 		}
 	case 10:
-		if snap, err := c.k.Kernel.Dump(); err == nil {
+		if snap, err := c.k.Kernel.Dump(nil); err == nil {
 			for id := range snap.Groups {
 				c.m.DelNextHop(id)
 				break

@@ -213,7 +213,7 @@ func TestOnStop(t *testing.T) {
 	}
 	nothing := func(l *lab) {
 		l.t.Helper()
-		snap, err := l.k.Kernel.Dump()
+		snap, err := l.k.Kernel.Dump(nil)
 		if err != nil || len(snap.Routes)+len(snap.Groups)+len(snap.NextHops) != 0 {
 			l.t.Errorf("left: %d routes, %d groups, %d next hops, %v", len(snap.Routes), len(snap.Groups), len(snap.NextHops), err)
 		}

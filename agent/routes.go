@@ -21,13 +21,14 @@ const (
 func (a *Agent) routes(ctx context.Context, row func(status.Route) error) error {
 	var host *fib.Host
 	var snap fib.Snapshot
-	var failure error
-	if err := a.do(ctx, func() {
-		if host, failure = a.kernel.Host(); failure == nil {
-			snap, failure = a.kernel.Dump()
+	err := a.ask(ctx, func() (err error) {
+		if host, err = a.kernel.Host(); err == nil {
+			snap, err = a.kernel.Dump(a.urgent)
 		}
-	}); orElse(err, failure) != nil {
-		return orElse(err, failure)
+		return err
+	})
+	if err != nil {
+		return err
 	}
 	for chunk := range slices.Chunk(a.effective(host, snap), viewChunk) {
 		var resolver *fib.Resolver

@@ -36,7 +36,7 @@ func TestSeedCase(t *testing.T) {
 			l.expect("all withdrawn", seed)
 			l.settle()
 			l.consistent()
-			if snap, _ := l.k.Kernel.Dump(); len(snap.Groups)+len(snap.NextHops) != 0 {
+			if snap, _ := l.k.Kernel.Dump(nil); len(snap.Groups)+len(snap.NextHops) != 0 {
 				t.Errorf("left behind: %s", text(snap))
 			}
 			l.atRest()

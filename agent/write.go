@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -271,16 +272,41 @@ func (a *Agent) syncIfDue(again *alarm) {
 	}
 }
 
-// resync compares everything with the kernel.
+// mostHurries bounds how often in a row something more urgent makes the loop give up
+// reading the kernel.
+const mostHurries = 3
+
+// urgent tells the reading of a large table that traffic has to be moved.
+func (a *Agent) urgent() bool {
+	if a.hurries >= mostHurries {
+		return false
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return !a.inbox.loss.IsZero()
+}
+
+// resync compares everything with the kernel. Where something more urgent happens, it
+// does nothing, and is due still.
 func (a *Agent) resync() error {
 	start := time.Now()
-	snap, err := a.kernel.Dump()
+	cause, same := a.syncCause, false
+	snap, err := a.kernel.Dump(a.urgent)
+	if err == nil && cause == metrics.ResyncAudit {
+		same, err = a.table.Agrees(snap, a.urgent)
+	}
+	if errors.Is(err, fib.ErrUrgent) {
+		a.hurries++
+		return nil
+	}
 	if err != nil {
 		return err
 	}
-	cause := a.syncCause
-	a.syncCause = ""
-	drift := a.load(snap, cause)
+	a.syncCause, a.hurries = "", 0
+	drift := 0
+	if !same {
+		drift = a.load(snap, cause)
+	}
 	a.syncDrift, a.syncRoutes = drift, len(snap.Routes)
 	for _, p := range a.mistaken {
 		a.table.Retry(p)

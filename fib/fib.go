@@ -9,6 +9,7 @@
 package fib
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 	"syscall"
@@ -171,6 +172,9 @@ type SnapshotRoute struct {
 	Legs    []Leg
 }
 
+// ErrUrgent says that Dump was given up for something more urgent.
+var ErrUrgent = errors.New("given up for something more urgent")
+
 // Kernel is what the FIB needs of the kernel. fib/kernel implements it on netlink,
 // fib/fibtest in memory; one contract suite runs against both. Its methods are
 // called by one goroutine at a time.
@@ -178,8 +182,9 @@ type Kernel interface {
 	// HasNextHopObjects tells whether groups can be used; where it is false, routes
 	// carry their legs (classic mode).
 	HasNextHopObjects() bool
-	// Dump reads all that is ours. A table that does not exist yet is empty.
-	Dump() (Snapshot, error)
+	// Dump reads all that is ours. A table that does not exist yet is empty. As soon as
+	// urgent says so, it gives up with ErrUrgent: a large table takes seconds. nil: never.
+	Dump(urgent func() bool) (Snapshot, error)
 	// Apply carries the operations out in order and returns those that the kernel
 	// refused, in order; the others were done. err reports that the outcome is
 	// unknown (a receive buffer overran, a socket broke): dump before going on.

@@ -51,6 +51,44 @@ func (t *Table) Load(s Snapshot) (drift int) {
 	return t.loadRoutes(s)
 }
 
+// Agrees tells whether all is in the kernel as it is believed and wanted, so that a Load
+// would change nothing. It changes nothing either, and gives up with ErrUrgent.
+func (t *Table) Agrees(s Snapshot, urgent func() bool) (bool, error) {
+	if t.suspect || t.present != len(s.Routes) || len(t.hopIDs) != len(s.NextHops) || len(t.byID) != len(s.Groups) {
+		return false, nil
+	}
+	for id, leg := range s.NextHops {
+		if h := t.hopIDs[id]; h == nil || !h.inKernel || h.leg != leg {
+			return false, nil
+		}
+	}
+	for id, members := range s.Groups {
+		g := t.byID[id]
+		if g == nil || len(g.members) != len(members) {
+			return false, nil
+		}
+		for _, h := range g.members {
+			if _, ok := slices.BinarySearch(members, h.id); !ok {
+				return false, nil
+			}
+		}
+	}
+	n := 0
+	for p, sr := range s.Routes {
+		if n++; n%1024 == 0 && urgent() {
+			return false, ErrUrgent
+		}
+		r := t.routes[p]
+		if r == nil || r.have == nil || r.lost || !t.inSync(r) && t.failures[p] == nil && r.blocked() == nil {
+			return false, nil
+		}
+		if g := r.have; sr.GroupID != g.id || g.id == 0 && !slices.Equal(g.legs, sr.Legs) {
+			return false, nil
+		}
+	}
+	return true, nil
+}
+
 // loadObjects takes over next hops and groups, and tells whether they differ from what
 // was believed.
 func (t *Table) loadObjects(s Snapshot) (differ bool) {

@@ -2,6 +2,7 @@ package fib_test
 
 import (
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"syscall"
@@ -383,4 +384,44 @@ func TestSuspectThenRepaired(t *testing.T) {
 	}
 	s.run()
 	s.check()
+}
+
+// An audit of what is in order changes nothing, and makes way for what is urgent.
+func TestAgrees(t *testing.T) {
+	calm := func() bool { return false }
+	tab, _ := benchTable(3000)
+	snap := written(tab)
+	if same, err := tab.Agrees(snap, calm); !same || err != nil || tab.Pending() {
+		t.Fatalf("in order: %v, %v", same, err)
+	}
+	if _, err := tab.Agrees(snap, func() bool { return true }); err != fib.ErrUrgent {
+		t.Errorf("something urgent: %v", err)
+	}
+	group := snap.Routes[nth(0)].GroupID
+	members := snap.Groups[group]
+	for what, change := range map[string]func(s *fib.Snapshot){
+		"a route is missing": func(s *fib.Snapshot) { delete(s.Routes, nth(7)) },
+		"one too many":       func(s *fib.Snapshot) { s.Routes[nth(5000)] = fib.SnapshotRoute{GroupID: group} },
+		"one for another": func(s *fib.Snapshot) {
+			delete(s.Routes, nth(7))
+			s.Routes[nth(5000)] = fib.SnapshotRoute{GroupID: group}
+		},
+		"another group":       func(s *fib.Snapshot) { s.Routes[nth(7)] = fib.SnapshotRoute{GroupID: group + 1} },
+		"an odd route":        func(s *fib.Snapshot) { s.Routes[nth(7)] = fib.SnapshotRoute{} },
+		"a member is missing": func(s *fib.Snapshot) { s.Groups[group] = members[:1] },
+		"another member":      func(s *fib.Snapshot) { s.Groups[group] = []uint32{members[0], 1 << 31} },
+		"a group is missing":  func(s *fib.Snapshot) { delete(s.Groups, group) },
+		"a next hop is odd":   func(s *fib.Snapshot) { s.NextHops[members[0]] = fib.Leg{} },
+		"a next hop too many": func(s *fib.Snapshot) { s.NextHops[1<<31] = fib.Leg{} },
+	} {
+		s := fib.Snapshot{NextHops: maps.Clone(snap.NextHops), Groups: maps.Clone(snap.Groups), Routes: maps.Clone(snap.Routes)}
+		change(&s)
+		if same, err := tab.Agrees(s, calm); same || err != nil {
+			t.Errorf("%s: Agrees = %v, %v", what, same, err)
+		}
+	}
+	tab.Set(nth(0), nil)
+	if same, _ := tab.Agrees(snap, calm); same {
+		t.Error("agrees although a route is to go")
+	}
 }

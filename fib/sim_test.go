@@ -97,14 +97,22 @@ func (s *sim) start(hold bool) {
 }
 
 func (s *sim) dump() fib.Snapshot {
-	snap, err := s.k.Dump()
+	snap, err := s.k.Dump(nil)
 	if err != nil {
 		s.t.Fatal(err)
 	}
 	return snap
 }
 
-func (s *sim) load() int { return s.tab.Load(s.dump()) }
+func (s *sim) load() int {
+	snap := s.dump()
+	same, err := s.tab.Agrees(snap, func() bool { return false })
+	drift := s.tab.Load(snap)
+	if err != nil || same && drift > 0 {
+		s.t.Errorf("%d routes are other than believed, Agrees = %v, %v", drift, same, err)
+	}
+	return drift
+}
 
 func (s *sim) resolve() {
 	h, err := s.k.Host()

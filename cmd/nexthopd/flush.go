@@ -74,7 +74,7 @@ func flush(ctx context.Context, cfg *config.Config) (routes int, err error) {
 func removeAll(ctx context.Context, k fib.Kernel, owner fib.Owner) (routes int, err error) {
 	ctx, cancel := context.WithTimeout(ctx, flushTimeout)
 	defer cancel()
-	present, err := k.Dump()
+	present, err := k.Dump(nil)
 	if err != nil {
 		return 0, err
 	}
@@ -89,7 +89,7 @@ func removeAll(ctx context.Context, k fib.Kernel, owner fib.Owner) (routes int, 
 		t.Done(time.Now(), refused)
 	}
 	// Read back: what was refused is still there.
-	left, err := k.Dump()
+	left, err := k.Dump(nil)
 	if err != nil {
 		return 0, err
 	}

@@ -97,7 +97,7 @@ func (e *env) refuse(op fib.Op, errno syscall.Errno, text string) {
 
 func (e *env) dump() fib.Snapshot {
 	e.Helper()
-	s, err := e.k.Dump()
+	s, err := e.k.Dump(nil)
 	if err != nil {
 		e.Fatalf("Dump: %v", err)
 	}

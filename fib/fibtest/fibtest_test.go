@@ -69,7 +69,7 @@ func TestBreakAfter(t *testing.T) {
 	if _, err := k.Apply(ops); err != broken {
 		t.Fatalf("err = %v, want %v", err, broken)
 	}
-	s, err := k.Dump()
+	s, err := k.Dump(nil)
 	if err != nil || len(s.NextHops) != 1 || len(s.Groups) != 1 || len(s.Routes) != 0 {
 		t.Errorf("after two operations: %+v, err %v", s, err)
 	}
@@ -85,7 +85,7 @@ func TestReadErrors(t *testing.T) {
 	k.FailHost(broken)
 	k.FailLookup(broken)
 	for i, want := range []error{broken, nil} {
-		if _, err := k.Dump(); err != want {
+		if _, err := k.Dump(nil); err != want {
 			t.Errorf("Dump, call %d: %v", i, err)
 		}
 		if _, err := k.Host(); err != want {

@@ -333,7 +333,10 @@ func (k *Kernel) ourKey(r *fib.Route) bool {
 }
 
 // Dump returns what is ours.
-func (k *Kernel) Dump() (fib.Snapshot, error) {
+func (k *Kernel) Dump(urgent func() bool) (fib.Snapshot, error) {
+	if urgent != nil && urgent() {
+		return fib.Snapshot{}, fib.ErrUrgent
+	}
 	m := k.m
 	m.mu.Lock()
 	defer m.mu.Unlock()

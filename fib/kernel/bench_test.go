@@ -142,7 +142,7 @@ func BenchmarkKernelDump(b *testing.B) {
 	mustApply(b, k, routeOps(fib.RouteAdd, prefixes(benchRoutes), first+10)...)
 	b.ReportAllocs()
 	for b.Loop() {
-		if s, err := k.Dump(); err != nil || len(s.Routes) != benchRoutes {
+		if s, err := k.Dump(nil); err != nil || len(s.Routes) != benchRoutes {
 			b.Fatalf("%d routes, err %v", len(s.Routes), err)
 		}
 	}

@@ -50,17 +50,52 @@ func dumpRoutes(family uint8, table uint32, protocol uint8) dumpRequest {
 
 // dump sends the request and calls each for every message until the end. What each
 // does must be repeatable where interrupted dumps are retried.
+//
+// One that may be given up has a socket of its own: the kernel goes on with it, and starts
+// no other on that socket until it was read to its end (EBUSY).
 func (h *Handle) dump(request dumpRequest, each func(typ uint16, body []byte) error) error {
-	seq := h.w.nextSeq()
+	s := h.w
+	if h.urgent != nil {
+		s = h.r
+		if err := h.finish(); err != nil {
+			return err
+		}
+	}
+	seq := s.nextSeq()
 	h.enc.reset(seq)
 	request(&h.enc)
-	if err := h.w.send(h.enc.buf); err != nil {
+	if err := s.send(h.enc.buf); err != nil {
 		return fmt.Errorf("send: %w", err)
 	}
+	err := h.read(s, seq, each)
+	if errors.Is(err, fib.ErrUrgent) {
+		h.unread = seq
+	}
+	return err
+}
+
+// finish reads what is left of a dump that was given up.
+func (h *Handle) finish() error {
+	if h.unread == 0 {
+		return nil
+	}
+	err := h.read(h.r, h.unread, func(uint16, []byte) error { return nil })
+	if errors.Is(err, fib.ErrUrgent) {
+		return err
+	}
+	h.unread = 0 // whatever became of it
+	return nil
+}
+
+// read reads a dump until its end, or until there is something more urgent.
+func (h *Handle) read(s *socket, seq uint32, each func(typ uint16, body []byte) error) error {
 	interrupted := false
 	var failed error // of each; the dump is read to its end nevertheless
 	for {
-		b, err := h.w.receive()
+		if h.urgent != nil && h.urgent() {
+			return fib.ErrUrgent
+		}
+		b, err := s.receive()
 		if err == unix.ENOBUFS || err == errTruncated {
 			interrupted = true // something is missing, but the dump goes on to its end
 			continue
@@ -183,7 +218,9 @@ func (h *Handle) ourKey(r *routeMsg) bool {
 // In classic mode, next hops and groups of an earlier run are still reported.
 // Dump must not run beside writes of our own: the kernel does not mark a route dump as
 // inconsistent.
-func (h *Handle) Dump() (fib.Snapshot, error) {
+func (h *Handle) Dump(urgent func() bool) (fib.Snapshot, error) {
+	h.urgent = urgent
+	defer func() { h.urgent = nil }()
 	var s fib.Snapshot
 	err := retryInterrupted("next hops", func() error {
 		s.NextHops = make(map[uint32]fib.Leg)

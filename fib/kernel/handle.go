@@ -40,7 +40,10 @@ type Handle struct {
 	// hasObjects: the kernel has next-hop objects, be they used or not.
 	hasObjects bool
 
-	w       *socket // for writes and dumps
+	w       *socket     // for writes and dumps
+	r       *socket     // for dumps that may be given up, and only while one is read
+	urgent  func() bool // of that dump; nil: it may not
+	unread  uint32      // the dump on r that was given up halfway; 0: none
 	monitor *os.File
 	closed  atomic.Bool
 	compat  *os.File // net.ipv4.nexthop_compat_mode; nil when this kernel has none
@@ -83,6 +86,9 @@ func Open(opts Options) (_ *Handle, err error) {
 	if h.w, err = openSocket(writerBuffer, writerSend); err != nil {
 		return nil, err
 	}
+	if h.r, err = openSocket(writerBuffer, writerSend); err != nil {
+		return nil, err
+	}
 	h.maxBatch = min(maxBatch, max(1, h.w.receiveBuffer()/replySize))
 	if err := h.probeWrite(); err != nil {
 		return nil, err
@@ -106,8 +112,10 @@ func Open(opts Options) (_ *Handle, err error) {
 // Close ends a running Watch and releases the sockets. It changes nothing in the kernel.
 func (h *Handle) Close() {
 	h.closed.Store(true)
-	if h.w != nil {
-		h.w.s.Close()
+	for _, s := range [...]*socket{h.w, h.r} {
+		if s != nil {
+			s.s.Close()
+		}
 	}
 	if h.monitor != nil {
 		h.monitor.Close()

@@ -137,12 +137,36 @@ func TestApplyOverrun(t *testing.T) {
 	if _, err := h.Apply(bad); !errors.Is(err, unix.ENOBUFS) {
 		t.Fatalf("Apply of %d failing operations into a tiny buffer: %v, want ENOBUFS", len(bad), err)
 	}
-	if _, err := h.Dump(); err != nil {
+	if _, err := h.Dump(nil); err != nil {
 		t.Errorf("Dump after the overrun: %v", err)
 	}
 	refused, err := h.Apply(bad[:1])
 	if err != nil || len(refused) != 1 || refused[0].Index != 0 {
 		t.Errorf("Apply after the overrun: refused %+v, err %v", refused, err)
+	}
+}
+
+// A dump that is given up is in nobody's way: not in that of writes, nor of the next dump.
+func TestDumpGivenUp(t *testing.T) {
+	host := newHost(t)
+	v0 := host.AddLink("v0", netip.MustParsePrefix("10.0.0.1/24"))
+	h := openTest(t, testOwner, false)
+	const n = 20_000
+	mustApply(t, h, fib.Op{Kind: fib.NextHopAdd, ID: first + 1, Leg: hop(0, v0)}, fib.Op{Kind: fib.GroupAdd, ID: first + 10, Members: []uint32{first + 1}})
+	mustApply(t, h, routeOps(fib.RouteAdd, prefixes(n), first+10)...)
+	for _, after := range []int{0, 1, 5, 20} {
+		asked := 0
+		urgent := func() bool { asked++; return asked > after }
+		if _, err := h.Dump(urgent); !errors.Is(err, fib.ErrUrgent) {
+			t.Fatalf("after %d reads: %v", after, err)
+		}
+		mustApply(t, h, fib.Op{Kind: fib.GroupReplace, ID: first + 10, Members: []uint32{first + 1}})
+	}
+	for range 2 {
+		s, err := h.Dump(func() bool { return false })
+		if err != nil || len(s.Routes) != n || len(s.Groups) != 1 {
+			t.Errorf("%d routes and %d groups, err %v", len(s.Routes), len(s.Groups), err)
+		}
 	}
 }
 
@@ -202,7 +226,7 @@ func TestDumpOddObjects(t *testing.T) {
 	h.ip("-6 route add 2001:db8:1::/48 %s %d", ours, first+12)
 	h.ip("-6 route add 2001:db8:2::/48 %s %d mtu 1400", ours, first+12)
 
-	s, err := k.Dump()
+	s, err := k.Dump(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -233,7 +257,7 @@ func TestDumpOddObjects(t *testing.T) {
 		fib.Op{Kind: fib.RouteReplace, Prefix: netip.MustParsePrefix("2001:db8:2::/48"), ID: first + 12},
 		fib.Op{Kind: fib.GroupReplace, ID: first + 11, Members: []uint32{first + 1}},
 	)
-	if s, err = k.Dump(); err != nil {
+	if s, err = k.Dump(nil); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range []string{"10.2.0.0/16", "2001:db8:2::/48"} {
@@ -277,7 +301,7 @@ func TestDumpWhileOthersWrite(t *testing.T) {
 	}()
 	interrupted := 0
 	for range 30 {
-		s, err := k.Dump()
+		s, err := k.Dump(nil)
 		if errors.Is(err, errInterrupted) {
 			interrupted++
 			continue
@@ -296,7 +320,7 @@ func TestDumpWhileOthersWrite(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
-	if _, err := k.Dump(); err != nil {
+	if _, err := k.Dump(nil); err != nil {
 		t.Errorf("Dump in peace: %v", err)
 	}
 }
@@ -337,7 +361,7 @@ func TestManyLegs(t *testing.T) {
 	mustApply(t, objects, fib.Op{Kind: fib.RouteAdd, Prefix: p, ID: first + 1000})
 	classic := openTest(t, testOwner, true)
 	mustApply(t, classic, fib.Op{Kind: fib.RouteAdd, Prefix: q, Legs: legs})
-	s, err := classic.Dump()
+	s, err := classic.Dump(nil)
 	if err != nil || len(s.Groups[first+1000]) != n || len(s.Routes[q].Legs) != n || s.Routes[p].GroupID != first+1000 {
 		t.Errorf("Dump: group of %d, route of %d legs, err %v, want %d", len(s.Groups[first+1000]), len(s.Routes[q].Legs), err, n)
 	}
