@@ -107,6 +107,7 @@ func (s *Speaker) setListeners(prefix netip.Prefix, key string) (err error) {
 func (s *Speaker) rotate(p *peer, secret string) error {
 	addr := p.info.Address
 	s.mu.Lock()
+	old := p.secret
 	p.secret, p.rekeyed = secret, true
 	s.mu.Unlock()
 	s.applyKeys()
@@ -120,6 +121,9 @@ func (s *Speaker) rotate(p *peer, secret string) error {
 	case socket != nil:
 		err := setMD5(socket, hostPrefix(addr), secret)
 		if err != nil && !errors.Is(err, net.ErrClosed) {
+			s.mu.Lock()
+			p.secret = old // the next reload is to try again
+			s.mu.Unlock()
 			return fmt.Errorf("change the TCP MD5 key of a connection: %w", err)
 		}
 		return nil
