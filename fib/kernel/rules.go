@@ -76,6 +76,9 @@ func parseRule(b []byte) (r fib.Rule, err error) {
 		case unix.FRA_FWMARK, unix.FRA_TUN_ID, unix.FRA_IIFNAME, unix.FRA_OIFNAME,
 			unix.FRA_UID_RANGE, unix.FRA_IP_PROTO, unix.FRA_SPORT_RANGE, unix.FRA_DPORT_RANGE:
 			r.All = false
+		default:
+			// What newer kernels have selects, too: FRA_DSCP, FRA_FLOWLABEL and their masks.
+			r.All = r.All && a.typ <= unix.FRA_DPORT_RANGE
 		}
 	}
 	return r, a.err

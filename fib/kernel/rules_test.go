@@ -45,6 +45,20 @@ func TestRules(t *testing.T) {
 	}
 }
 
+// A rule with a selector that this program does not know is not for all traffic.
+func TestNewerRule(t *testing.T) {
+	dscp := []byte{5, 0, 25, 0, 46, 0, 0, 0} // FRA_DSCP, of Linux 6.13
+	rule := make([]byte, sizeofRuleHdr)
+	for _, c := range []struct {
+		b    []byte
+		want bool
+	}{{rule, true}, {append(rule, dscp...), false}} {
+		if r, err := parseRule(c.b); err != nil || r.All != c.want {
+			t.Errorf("% x: %+v, %v, want All %v", c.b, r, err, c.want)
+		}
+	}
+}
+
 func FuzzRule(f *testing.F) {
 	f.Add(make([]byte, sizeofRuleHdr))
 	f.Fuzz(func(t *testing.T, b []byte) {
