@@ -199,7 +199,8 @@ func TestBFDAndBGP(t *testing.T) {
 	})
 	t.Run("BFD is switched off here", func(t *testing.T) {
 		since := time.Now()
-		must(t, b.d.SetConfig(strings.ReplaceAll(config("interval: 300ms"), "enabled: true", "enabled: false")))
+		// Of one of the two: it ends its BGP session, see below.
+		must(t, b.d.SetConfig(strings.Replace(config("interval: 300ms, multiplier: 10"), "bfd: {enabled: true, multiplier: 10}", "bfd: false", 1)))
 		b.cli(t, "reload")
 		b.bfdGone(t, "nva2")
 		// FRR 8.4 and BIRD 2.0 end their BGP session at AdminDown, whatever RFC 5882 says.
