@@ -90,15 +90,14 @@ func post[Req, Resp any](a *Agent, f func(context.Context, Req) (Resp, error)) h
 // ends what Flush began.
 func (a *Agent) Resync(ctx context.Context, install bool) (status.Resync, error) {
 	var r status.Resync
-	var failure error
-	err := a.do(ctx, func() {
+	begun := false
+	err := a.ask(ctx, func() error {
 		switch {
+		case begun: // and given up; the loop may have done it since
 		case a.cfg.FIB.Mode != config.ModeInstall:
-			failure = conflict("nexthopctl status", "fib.mode is observe: there is nothing of ours to compare")
-			return
+			return conflict("nexthopctl status", "fib.mode is observe: there is nothing of ours to compare")
 		case a.suspended && !install:
-			failure = conflict("nexthopctl resync --install", "an operator flushed the routes")
-			return
+			return conflict("nexthopctl resync --install", "an operator flushed the routes")
 		case a.suspended:
 			// The kernel was not written meanwhile, so that all we know is compared with it.
 			a.suspend(false)
@@ -106,11 +105,16 @@ func (a *Agent) Resync(ctx context.Context, install bool) (status.Resync, error)
 		default:
 			a.syncCause = metrics.ResyncOperator
 		}
-		if failure = a.resync(); failure == nil {
-			r = status.Resync{Routes: a.syncRoutes, Differences: a.syncDrift, Kept: a.keptNow()}
+		begun = true
+		if a.syncCause != "" {
+			if err := a.resync(); err != nil {
+				return err
+			}
 		}
+		r = status.Resync{Routes: a.syncRoutes, Differences: a.syncDrift, Kept: a.keptNow()}
+		return nil
 	})
-	return r, orElse(err, failure)
+	return r, err
 }
 
 // suspend says whether routes are kept from the kernel. It is called in the loop.

@@ -134,38 +134,52 @@ func TestAudit(t *testing.T) {
 	})
 }
 
-// An audit that reads a large table makes way for a failover, and is done after it.
+// An audit that reads a large table makes way for a failover, and is done after it; so is
+// the resync that an operator waits for.
 func TestAuditMakesWay(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l := newLab(t, func(c *config.Config, _ *fibtest.Machine) { c.FIB.Audit = time.Minute })
-		l.up(quagga, bird)
-		l.announce(quagga, seed)
-		l.announce(bird, seed)
-		l.settle()
-		dumps := func() int {
-			l.k.mu.Lock()
-			defer l.k.mu.Unlock()
-			return l.k.dumps
-		}
-		before := dumps()
-		l.k.failing(func(call string) error {
-			if call == "dump" && l.k.dumps == before+1 {
-				go l.a.PeerDown(quagga, accident, false) // the kernel is being read
-				time.Sleep(time.Millisecond)
+	for name, begin := range map[string]func(l *lab){
+		"audit": func(*lab) { time.Sleep(time.Minute + time.Millisecond) },
+		"resync": func(l *lab) {
+			l.announce(bird, prefix("192.168.254.0/24")) // one more than any resync has found
+			l.settle()
+			if r, err := l.a.Resync(l.t.Context(), false); err != nil || r.Routes != 2 {
+				l.t.Errorf("Resync = %+v, %v, want 2 routes", r, err)
 			}
-			return nil
-		})
-		l.ops()
-		time.Sleep(time.Minute + time.Millisecond)
-		l.settle()
-		l.expect("after a failover in an audit", seed, "10.1.0.5")
-		if n := dumps() - before; n != 2 {
-			t.Errorf("read %d times, want one given up and one done", n)
+		},
+	} {
+		t.Run(name, func(t *testing.T) { synctest.Test(t, func(t *testing.T) { testMakesWay(t, begin) }) })
+	}
+}
+
+func testMakesWay(t *testing.T, begin func(l *lab)) {
+	l := newLab(t, func(c *config.Config, _ *fibtest.Machine) { c.FIB.Audit = time.Minute })
+	l.up(quagga, bird)
+	l.announce(quagga, seed)
+	l.announce(bird, seed)
+	l.settle()
+	dumps := func() int {
+		l.k.mu.Lock()
+		defer l.k.mu.Unlock()
+		return l.k.dumps
+	}
+	before := dumps()
+	l.k.failing(func(call string) error {
+		if call == "dump" && l.k.dumps == before+1 {
+			go l.a.PeerDown(quagga, accident, false) // the kernel is being read
+			time.Sleep(time.Millisecond)
 		}
-		l.k.failing(nil)
-		l.idle(quagga)
-		l.consistent()
+		return nil
 	})
+	l.ops()
+	begin(l)
+	l.settle()
+	l.expect("after a failover in an audit", seed, "10.1.0.5")
+	if n := dumps() - before; n != 2 {
+		t.Errorf("read %d times, want one given up and one done", n)
+	}
+	l.k.failing(nil)
+	l.idle(quagga)
+	l.consistent()
 }
 
 // A program that deletes a route of ours again and again does not make the agent spin.

@@ -265,7 +265,7 @@ func (a *Agent) syncIfDue(again *alarm) {
 		a.syncCause = "" // nothing of ours is there to compare with
 		return
 	}
-	if err := a.resync(); err != nil {
+	if err := a.resync(); err != nil && !errors.Is(err, fib.ErrUrgent) {
 		a.log.Error("cannot read the kernel's routes", "err", err)
 		a.syncAfter = time.Now().Add(readRetry)
 		again.by(a.syncAfter)
@@ -287,7 +287,7 @@ func (a *Agent) urgent() bool {
 }
 
 // resync compares everything with the kernel. Where something more urgent happens, it
-// does nothing, and is due still.
+// does nothing, says fib.ErrUrgent, and is due still.
 func (a *Agent) resync() error {
 	start := time.Now()
 	cause, same := a.syncCause, false
@@ -297,7 +297,6 @@ func (a *Agent) resync() error {
 	}
 	if errors.Is(err, fib.ErrUrgent) {
 		a.hurries++
-		return nil
 	}
 	if err != nil {
 		return err
