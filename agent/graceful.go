@@ -10,8 +10,6 @@ import (
 	"github.com/nexthopd/nexthopd/fib"
 )
 
-var bothFamilies = []session.Family{session.IPv4, session.IPv6}
-
 // dropStale withdraws what is stale of a peer's paths of a family. mu is held.
 func (a *Agent) dropStale(p *peer, f session.Family) {
 	if a.rib.Stale(p.source) > 0 {
@@ -39,7 +37,7 @@ func (a *Agent) restarted(p *peer, now time.Time) {
 // when the peer's own time is over. mu is held.
 func (a *Agent) outlast(p *peer, now time.Time) {
 	longest := time.Duration(0)
-	for _, f := range bothFamilies {
+	for _, f := range families {
 		i := slices.IndexFunc(p.agreed, func(x session.LongLived) bool { return x.Family == f })
 		if i < 0 {
 			a.dropStale(p, f)
@@ -95,7 +93,7 @@ func (a *Agent) expireStale(now time.Time, again *alarm) {
 	}
 	for _, p := range over {
 		n := a.rib.Stale(p.source)
-		for _, f := range bothFamilies {
+		for _, f := range families {
 			a.dropStale(p, f)
 		}
 		a.restarted(p, now)

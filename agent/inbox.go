@@ -274,7 +274,7 @@ func (a *Agent) Session(e session.Event) {
 	case e.State == session.Established:
 		p.local, p.remoteID, p.families, p.agreed = e.LocalAddress, e.RemoteID, e.Families, e.LongLived
 		p.eor4, p.eor6, p.up = false, false, true
-		for _, f := range bothFamilies {
+		for _, f := range families {
 			if !p.kept && !p.preserved(e, f) {
 				a.dropStale(p, f)
 			}
@@ -292,7 +292,7 @@ func (a *Agent) Session(e session.Event) {
 		if !p.kept && !p.longLived {
 			p.staleUntil = now.Add(p.cfg.GracefulRestart.StaleTime)
 			// RFC 4724 section 4.2: what is stale since the restart before goes now.
-			for _, f := range bothFamilies {
+			for _, f := range families {
 				a.dropStale(p, f)
 			}
 		}

@@ -363,7 +363,7 @@ func (l *lab) up(peers ...netip.Addr) {
 	for _, p := range peers {
 		l.a.Session(session.Event{
 			Peer: p, State: session.Established, Previous: session.OpenConfirm, At: time.Now(),
-			LocalAddress: addr("10.1.2.4"), RemoteID: p, PeerASN: nvaASN, Families: bothFamilies, Preserved: bothFamilies,
+			LocalAddress: addr("10.1.2.4"), RemoteID: p, PeerASN: nvaASN, Families: families, Preserved: families,
 		})
 	}
 	synctest.Wait()

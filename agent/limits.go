@@ -90,8 +90,8 @@ func overflows(c config.PrefixLimit, received, limit int) bool {
 	return received > limit
 }
 
-// families is a peer's limits, in the order of its state.
-var families = [2]session.Family{session.IPv4, session.IPv6}
+// families are all that are negotiated, in the order of a peer's limits in its state.
+var families = []session.Family{session.IPv4, session.IPv6}
 
 // familyName is how people write a family.
 func familyName(f session.Family) string {

@@ -17,7 +17,7 @@ import (
 func (l *lab) upLongLived(peer netip.Addr, agreed ...session.LongLived) {
 	l.a.Session(session.Event{
 		Peer: peer, State: session.Established, Previous: session.OpenConfirm, At: time.Now(),
-		LocalAddress: addr("10.1.2.4"), RemoteID: peer, PeerASN: nvaASN, Families: bothFamilies, LongLived: agreed,
+		LocalAddress: addr("10.1.2.4"), RemoteID: peer, PeerASN: nvaASN, Families: families, LongLived: agreed,
 	})
 	l.settle()
 }

@@ -64,7 +64,7 @@ func (a *Agent) forget(p *peer, now time.Time) (routes int) {
 		return 0
 	}
 	routes = a.rib.Stale(p.source)
-	for _, f := range bothFamilies {
+	for _, f := range families {
 		a.dropStale(p, f)
 	}
 	a.restarted(p, now)

@@ -83,7 +83,7 @@ func TestPersist(t *testing.T) {
 	})
 	bubble(t, "back with End-of-RIB", func(t *testing.T) {
 		l := kept(t)
-		l.a.Session(session.Event{Peer: quagga, State: session.Established, Previous: session.OpenConfirm, At: time.Now(), Families: bothFamilies})
+		l.a.Session(session.Event{Peer: quagga, State: session.Established, Previous: session.OpenConfirm, At: time.Now(), Families: families})
 		l.settle()
 		l.expect("back, and said nothing yet", other, "10.1.0.4")
 		l.announce(quagga, seed, other)

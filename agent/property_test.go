@@ -107,7 +107,7 @@ func (c *chaos) session(p netip.Addr) {
 		c.up[p] = true
 		e.State, e.Previous = session.Established, session.OpenConfirm
 		if c.rng.IntN(4) > 0 {
-			e.Preserved = bothFamilies
+			e.Preserved = families
 		} else { // its forwarding state is lost
 			c.dropStale(p)
 		}
@@ -375,7 +375,7 @@ func (l *lab) churn(p netip.Addr) {
 		withdraw = append(withdraw, rib.Change{Prefix: x})
 	}
 	for round := range 4 {
-		up := session.Event{Peer: p, State: session.Established, Previous: session.OpenConfirm, At: time.Now(), Families: []session.Family{session.IPv4}, Preserved: bothFamilies}
+		up := session.Event{Peer: p, State: session.Established, Previous: session.OpenConfirm, At: time.Now(), Families: []session.Family{session.IPv4}, Preserved: families}
 		down := session.Event{Peer: p, State: session.Idle, Previous: session.Established, At: time.Now(), Graceful: round%2 == 1}
 		l.a.Session(up)
 		for part := range slices.Chunk(announce, 700) {

@@ -229,7 +229,7 @@ func TestGracefulRestart(t *testing.T) {
 	bubble(t, "forwarding state lost", func(t *testing.T) {
 		l := start(t)
 		l.a.Session(session.Event{Peer: quagga, State: session.Established, Previous: session.OpenConfirm, At: time.Now(),
-			Families: bothFamilies, Preserved: []session.Family{session.IPv6}})
+			Families: families, Preserved: []session.Family{session.IPv6}})
 		l.settle()
 		l.expect("nothing announced yet", other)
 		l.announce(quagga, seed)

@@ -255,13 +255,7 @@ func (s *Speaker) restartableLost(p *peer, g *bgp.CapGracefulRestart) bool {
 // noteRestartable notes the families that a peer keeps forwarding for as soon as its session
 // is up: it may end before the event is heard that says that it was.
 func (s *Speaker) noteRestartable(addr netip.Addr, open *bgp.BGPOpen) {
-	var list []bgp.ParameterCapabilityInterface
-	for _, o := range open.OptParams {
-		if o, ok := o.(*bgp.OptionParameterCapability); ok {
-			list = append(list, o.Capability...)
-		}
-	}
-	g := restartCapability(list)
+	g := restartCapability(capabilities(open))
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	p := s.peers[addr]

@@ -181,28 +181,32 @@ func (s *Speaker) judge(addr netip.Addr) {
 	})
 }
 
+// capabilities are all those of an OPEN, which may have them in several parameters.
+func capabilities(open *bgp.BGPOpen) (list []bgp.ParameterCapabilityInterface) {
+	for _, o := range open.OptParams {
+		if o, ok := o.(*bgp.OptionParameterCapability); ok {
+			list = append(list, o.Capability...)
+		}
+	}
+	return list
+}
+
 // agreed is what the peer's OPEN and ours have in common; GoBGP offers all of it.
 func agreed(open *bgp.BGPOpen) wire.Session {
 	session := wire.Session{TwoByteAS: true}
 	families := false
-	for _, o := range open.OptParams {
-		list, ok := o.(*bgp.OptionParameterCapability)
-		if !ok {
-			continue
-		}
-		for _, c := range list.Capability {
-			switch c := c.(type) {
-			case *bgp.CapMultiProtocol:
-				families = true
-				session.IPv4 = session.IPv4 || c.CapValue == bgp.RF_IPv4_UC
-				session.IPv6 = session.IPv6 || c.CapValue == bgp.RF_IPv6_UC
-			case *bgp.CapFourOctetASNumber:
-				session.TwoByteAS = false
-			case *bgp.CapExtendedNexthop:
-				session.ExtendedNextHop = true
-			case *bgp.CapExtendedMessage:
-				session.ExtendedMessage = true
-			}
+	for _, c := range capabilities(open) {
+		switch c := c.(type) {
+		case *bgp.CapMultiProtocol:
+			families = true
+			session.IPv4 = session.IPv4 || c.CapValue == bgp.RF_IPv4_UC
+			session.IPv6 = session.IPv6 || c.CapValue == bgp.RF_IPv6_UC
+		case *bgp.CapFourOctetASNumber:
+			session.TwoByteAS = false
+		case *bgp.CapExtendedNexthop:
+			session.ExtendedNextHop = true
+		case *bgp.CapExtendedMessage:
+			session.ExtendedMessage = true
 		}
 	}
 	if !families {

@@ -37,13 +37,9 @@ const capRole = 9
 // roleValues are the values of the role capabilities in a peer's OPEN.
 func roleValues(open *bgp.BGPOpen) [][]byte {
 	var values [][]byte
-	for _, o := range open.OptParams {
-		if list, ok := o.(*bgp.OptionParameterCapability); ok {
-			for _, c := range list.Capability {
-				if u, ok := c.(*bgp.CapUnknown); ok && u.CapCode == capRole {
-					values = append(values, u.CapValue)
-				}
-			}
+	for _, c := range capabilities(open) {
+		if u, ok := c.(*bgp.CapUnknown); ok && u.CapCode == capRole {
+			values = append(values, u.CapValue)
 		}
 	}
 	return values
